@@ -1,0 +1,1 @@
+"""rxledger: the embedded prescription ledger."""
