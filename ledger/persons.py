@@ -229,20 +229,27 @@ def birth_date(identifier: Coded) -> date | None:
 def lookup_key(who: Coded | Patient) -> tuple[str, str]:
     """System and canonical text under which the patient index finds somebody.
 
-    Without a number it is birth date, sex and name (case, accents and spacing levelled out), so two
-    people can share a key: a hit is a proposal, to be confirmed by a person.
+    A question about a number (`Coded`) is checked. A `Patient` as it stands in an event always has a key: a
+    peer's malformed number is indexed as it was written, since a prescription that cannot be found is worse,
+    and one bad event must never stop the index (R15). Check a question with `validate_identifier` before
+    asking by `Patient`.
+
+    Without a number it is birth date, sex and name (case, accents and spacing levelled out), so two people
+    can share a key: a hit is a proposal, to be confirmed by a person.
 
     Raises:
-        InvalidInput: a malformed number, or neither number nor birth date.
+        InvalidInput: a malformed number, given as `Coded`.
     """
-    identifier = who if isinstance(who, Coded) else who.identifier
-    if identifier is not None:
-        checked = validate_identifier(identifier.system, identifier.code, field="patient.identifier")
+    if isinstance(who, Coded):
+        checked = validate_identifier(who.system, who.code, field="patient.identifier")
         return checked.system, checked.code
-    if not isinstance(who, Patient) or who.birth_date is None:
-        raise InvalidInput("patient: an identity number or a birth date is needed")
-    name = " ".join(unicodedata.normalize("NFKC", who.name).casefold().split())
-    return BIRTH, f"{who.birth_date}|{who.sex or 'unknown'}|{unicodedata.normalize('NFC', name)}"
+    if who.identifier is not None:
+        try:
+            return lookup_key(who.identifier)
+        except InvalidInput:
+            return canonical_system(who.identifier.system), "".join(who.identifier.code.split())
+    name = unicodedata.normalize("NFC", " ".join(unicodedata.normalize("NFKC", who.name).casefold().split()))
+    return BIRTH, f"{who.birth_date or 'unknown'}|{who.sex or 'unknown'}|{name}"
 
 
 def _digits(code: str, length: int, what: str, field: str) -> str:

@@ -175,9 +175,17 @@ def test_without_a_number_birth_date_sex_and_levelled_name_are_the_key() -> None
     assert lookup_key(composed) != lookup_key(Patient(name="Åsa Öberg", birth_date="1953-04-12", sex="male"))
 
 
-def test_a_patient_with_neither_number_nor_birth_date_has_no_key() -> None:
+def test_a_question_by_malformed_number_is_refused() -> None:
     with pytest.raises(InvalidInput):
-        lookup_key(Patient(name="Anna Ek"))
+        lookup_key(Coded(PERSONAL_NUMBER, "199002222398"))
+
+
+@given(st.text(max_size=30), st.text(max_size=30), st.text(min_size=1, max_size=30))
+def test_every_patient_of_an_event_has_a_key(system: str, code: str, name: str) -> None:
+    """R15: a peer's malformed number, or a patient with nothing but a name, never stops the index."""
+    for identifier in (Coded(system, code), Coded(PERSONAL_NUMBER, code), None):
+        patient = Patient(name=name, identifier=identifier)
+        assert lookup_key(patient) == lookup_key(patient)
 
 
 def test_an_unresolved_reference_is_a_key_of_its_own() -> None:

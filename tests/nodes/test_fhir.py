@@ -49,8 +49,8 @@ PATIENT: Json = {
     "resourceType": "Patient",
     "id": "p1",
     "identifier": [{"system": PERSONAL_NUMBER, "value": "19900222-2397"}],
-    "name": [{"use": "official", "given": ["Test", "Maria"], "family": "Provsson"}],
-    "gender": "female",
+    "name": [{"use": "official", "given": ["Test", "Martin"], "family": "Provsson"}],
+    "gender": "male",
     "birthDate": "1990-02-22",
 }
 MEDICATION: Json = {
@@ -152,7 +152,7 @@ def test_a_complete_request_is_held_whole() -> None:
     got = taken(request())
     assert got.patient.identifier == Coded(PERSONAL_NUMBER, "199002222397")
     assert (got.patient.name, got.patient.sex, got.patient.birth_date) == (
-        "Test Maria Provsson", "female", "1990-02-22",
+        "Test Martin Provsson", "male", "1990-02-22",
     )  # fmt: skip
     assert got.product.pack == Coded(NPL_PACK_ID, "20030101100055")
     assert (got.product.atc, got.product.form, got.product.strength) == ("C07AB02", "Depottablett", "47,5 mg")
@@ -207,7 +207,7 @@ def test_references_are_followed_inside_bundles_of_any_nesting(wrap: object) -> 
 def test_resources_beside_each_other_in_parameters_find_each_other() -> None:
     parts = [{"name": "r", "resource": r} for r in (PATIENT, MEDICATION, PRESCRIBER)]
     root = {"resourceType": "Parameters", "parameter": [{"name": "in", "part": parts}, {"resource": LOOSE}]}
-    assert taken(root).patient.name == "Test Maria Provsson"
+    assert taken(root).patient.name == "Test Martin Provsson"
 
 
 def test_two_patients_under_one_id_are_none() -> None:
@@ -225,14 +225,14 @@ def test_a_request_contained_in_a_dispensing_uses_what_is_contained_beside_it() 
         "authorizingPrescription": [{"reference": "#r1"}],
     }  # fmt: skip
     got = taken(root)
-    assert got.patient.name == "Test Maria Provsson"
+    assert got.patient.name == "Test Martin Provsson"
     assert got.standing is Standing.DISPENSABLE
 
 
 @pytest.mark.parametrize("quantity", [0, 98])
 def test_a_request_with_a_supply_in_the_file_is_held_until_that_is_registered(quantity: int) -> None:
     """R9: an import that forgets a supply would let the same fill be dispensed again."""
-    supply = {
+    supply: Json = {
         "resourceType": "MedicationDispense", "id": "s1", "status": "completed",
         "quantity": {"value": quantity}, "authorizingPrescription": [{"reference": "MedicationRequest/r1"}],
     }  # fmt: skip
@@ -339,7 +339,7 @@ def test_a_patient_without_number_is_birth_date_sex_and_name() -> None:
     patient = {**PATIENT, "identifier": []}
     got = taken(request(contained=[patient, MEDICATION, PRESCRIBER]))
     assert got.patient.identifier is None
-    assert lookup_key(got.patient)[1] == "1990-02-22|female|test maria provsson"
+    assert lookup_key(got.patient)[1] == "1990-02-22|male|test martin provsson"
 
 
 def test_a_patient_who_is_not_in_the_file_is_kept_by_reference() -> None:
