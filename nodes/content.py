@@ -12,9 +12,9 @@ random number with a right check digit may be a living person's.
 Names are invented. **Codes** of prescribers and pharmacists are not handed out (they begin with 00); location
 numbers have GS1's Swedish prefix, the invented company number 99999 and a right check digit.
 
-**Products.** Substances, ATC codes, forms and strengths are those of the Swedish market; pack ids are invented
-and begin with the year 2099, so that none can be a real NPL pack id. Controlled classes and criticality are this
-project's assumption (see `nodes.fhir_classes`), as are typical fills and intervals.
+**Products.** Substances, ATC codes, forms and strengths are meant to be those of the Swedish market; pack ids
+are invented and begin with the year 2099, so that none can be a real NPL pack id. Controlled classes and
+criticality are this project's assumption (see `nodes.fhir_classes`), as are typical fills and intervals.
 
 `prescriptions` draws from these with entropy that is handed in: the same seed tells the same story (R4).
 """
@@ -148,8 +148,9 @@ CATALOGUE: Final[tuple[CatalogueItem, ...]] = (
           30, "st", "1 tablett 3 gånger dagligen i 10 dagar mot infektion"),
     _item(11, "J01CA04", "Amoxicillin pulver till oral suspension 50 mg/ml", "Pulver till oral suspension",
           "50 mg/ml", 100, "ml", "7,5 ml 2 gånger dagligen i 5 dagar mot öroninflammation"),
-    _item(12, "R01AD09", "Mometason nässpray 50 mikrogram/dos", "Nässpray, suspension", "50 mikrogram/dos", 140,
-          "dos", "2 sprayningar i vardera näsborren 1 gång dagligen under pollensäsongen", fills=2, interval=60),
+    _item(12, "R01AD09", "Mometason nässpray 50 mikrogram/dos", "Nässpray, suspension", "50 mikrogram/dos",
+          140, "dos", "2 sprayningar i vardera näsborren 1 gång dagligen under pollensäsongen", fills=2,
+          interval=60),
     _item(13, "D07AC01", "Betametason kräm 0,1 %", "Kräm", "0,1 %", 100, "g",
           "Tunt lager 1 gång dagligen på eksem, högst 2 veckor i taget", fills=2, interval=30),
     # Life-sustaining.
@@ -168,8 +169,8 @@ CATALOGUE: Final[tuple[CatalogueItem, ...]] = (
           "Injektionsvätska, lösning, förfylld injektionspenna", "300 mikrogram", 2, "st",
           "1 injektion i lårets utsida vid svår allergisk reaktion, ring 112", fills=2, interval=30,
           vital=True),
-    _item(19, "R03AC02", "Salbutamol inhalationspulver 0,1 mg/dos", "Inhalationspulver, avdelad dos", "0,1 mg/dos",
-          200, "dos", "1-2 inhalationer vid behov mot andnöd", fills=3, interval=30, vital=True),
+    _item(19, "R03AC02", "Salbutamol inhalationspulver 0,1 mg/dos", "Inhalationspulver, avdelad dos",
+          "0,1 mg/dos", 200, "dos", "1-2 inhalationer vid behov mot andnöd", fills=3, interval=30, vital=True),
     _item(20, "H02AB09", "Hydrokortison tablett 10 mg", "Tablett", "10 mg", 100, "st",
           "1 tablett på morgonen och en halv på eftermiddagen; dubbla dosen vid feber", fills=4, interval=45,
           vital=True),
