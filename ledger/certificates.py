@@ -1,6 +1,7 @@
 """Writes the X.509 certificates that `ledger.identity` verifies. Deterministic under injected clock and entropy.
 
-All are Ed25519 and fit for TLS on either side, so that transports can use them (RFC 8410, RFC 5280).
+All are Ed25519 and fit for TLS on either side, so that transports can use them (RFC 8410, RFC 5280): key identifiers
+and key usage included, which strict verifiers ask for. A subject holds a hash of its key, so that no two are alike.
 """
 
 from __future__ import annotations
@@ -13,84 +14,153 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from ledger.entropy import Entropy
-from ledger.errors import InvalidInput
+from ledger.errors import InvalidInput, NotPermitted
 from ledger.identity import (
     NAME_CHARACTERS_MAX,
+    OCTET_STRING,
     OID_DISTRICT,
     OID_REALM_KIND,
     OID_ROLE,
     OID_WRAPPING_KEY,
+    UTF8_STRING,
     NodeRole,
     RealmKind,
+    certificate_key,
+    certified_district,
+    certified_role,
     check_public_key,
+    extension_value,
+    is_good_name,
+    load_certificate,
+    may_not_certify,
 )
+from ledger.ids import tagged_hash
 
 __all__ = ["create_issuing", "create_root", "issue_node"]
 
 ROOT_DAYS = 365 * 20
 ISSUING_DAYS = 365 * 10
 NODE_DAYS = 730
-BACKDATED = timedelta(hours=1)
-"""Clocks of new computers run behind; TLS would refuse a certificate from the future."""
+DAYS_MAX = 365 * 50
+BACKDATED = timedelta(days=1)
+"""Clocks of new computers run behind, by a time zone or a day; TLS would refuse a certificate from the future."""
+_BASE_POINT = bytes([9]) + bytes(31)
+"""A good wrapping key, for who has none: an issuing certificate is no node's."""
+_KEY_ID_BYTES = 8
+"""Enough to tell the few certificates of a chain apart; certificates travel on paper and by radio."""
 
 
-def _name(common: str) -> x509.Name:
-    if not 0 < len(common) <= NAME_CHARACTERS_MAX:
-        raise InvalidInput(f"a certificate's name has 1 to {NAME_CHARACTERS_MAX} characters")
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
+def _key_id(public_key: bytes) -> bytes:
+    return tagged_hash("certificate key", public_key)[:_KEY_ID_BYTES]
+
+
+def _name(common: str, public_key: bytes) -> x509.Name:
+    if not is_good_name(common):
+        raise InvalidInput(f"name: 1 to {NAME_CHARACTERS_MAX} printable characters")
+    return x509.Name(
+        [
+            x509.NameAttribute(NameOID.COMMON_NAME, common),
+            x509.NameAttribute(NameOID.SERIAL_NUMBER, _key_id(public_key).hex()),
+        ]
+    )
 
 
 def _builder(
     subject: x509.Name, issuer: x509.Name, public_key: bytes, now_ms: int, days: int, entropy: Entropy
 ) -> x509.CertificateBuilder:
-    # Whole seconds: X.509 has no finer time.
-    now = datetime.fromtimestamp(now_ms // 1000, UTC)
+    if not 0 < days <= DAYS_MAX:
+        raise InvalidInput(f"days: a certificate is for 1 to {DAYS_MAX} days")
     serial = int.from_bytes(entropy.bytes(16), "big") >> 1 | 1
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(Ed25519PublicKey.from_public_bytes(public_key))
-        .serial_number(serial)
-        .not_valid_before(now - BACKDATED)
-        .not_valid_after(now + timedelta(days=days))
-    )
+    try:
+        # Whole seconds: X.509 has no finer time.
+        now = datetime.fromtimestamp(now_ms // 1000, UTC)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(issuer)
+            .public_key(Ed25519PublicKey.from_public_bytes(public_key))
+            .serial_number(serial)
+            .not_valid_before(now - BACKDATED)
+            .not_valid_after(now + timedelta(days=days))
+        )
+    except (ValueError, OverflowError, OSError) as error:
+        raise InvalidInput(
+            "the machine's time cannot stand in a certificate", advice="set the clock"
+        ) from error
 
 
-def _authority(builder: x509.CertificateBuilder, path_length: int) -> x509.CertificateBuilder:
-    usage = x509.KeyUsage(
-        digital_signature=True, key_cert_sign=True, crl_sign=False, content_commitment=False, key_encipherment=False,
-        data_encipherment=False, key_agreement=False, encipher_only=False, decipher_only=False,
+def _usage(*, certify: bool, sign: bool = True) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=sign, key_cert_sign=certify, crl_sign=False, content_commitment=False,
+        key_encipherment=False, data_encipherment=False, key_agreement=False, encipher_only=False,
+        decipher_only=False,
     )  # fmt: skip
-    return builder.add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True).add_extension(
-        usage, critical=True
+
+
+def _authority(
+    builder: x509.CertificateBuilder, path_length: int, public_key: bytes
+) -> x509.CertificateBuilder:
+    return (
+        builder.add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
+        .add_extension(_usage(certify=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier(_key_id(public_key)), critical=False)
     )
+
+
+def _issued_by(builder: x509.CertificateBuilder, issuer_key: bytes) -> x509.CertificateBuilder:
+    identifier = x509.AuthorityKeyIdentifier(_key_id(issuer_key), None, None)
+    return builder.add_extension(identifier, critical=False)
+
+
+def _text(value: str) -> bytes:
+    return extension_value(UTF8_STRING, value.encode())
+
+
+def _check_issuer(key: Ed25519PrivateKey, issuer: x509.Certificate) -> bytes:
+    public = key.public_key().public_bytes_raw()
+    if public != certificate_key(issuer):
+        raise InvalidInput("the issuer's key is not the one in its certificate")
+    return public
 
 
 def _finish(builder: x509.CertificateBuilder, key: Ed25519PrivateKey) -> bytes:
     return builder.sign(key, algorithm=None).public_bytes(Encoding.DER)
 
 
-def create_root(key: Ed25519PrivateKey, name: str, kind: RealmKind, now_ms: int, *, entropy: Entropy) -> bytes:
-    """The self-signed root of a realm, DER. Its key goes off line at once."""
-    subject = _name(name)
+def create_root(
+    key: Ed25519PrivateKey, name: str, kind: RealmKind, now_ms: int, *, entropy: Entropy
+) -> bytes:
+    """The self-signed root of a realm, DER. Its key goes off line at once.
+
+    Raises:
+        InvalidInput: the name or the time cannot stand in a certificate.
+    """
     public = key.public_key().public_bytes_raw()
-    builder = _authority(_builder(subject, subject, public, now_ms, ROOT_DAYS, entropy), 2)
+    subject = _name(name, public)
+    builder = _authority(_builder(subject, subject, public, now_ms, ROOT_DAYS, entropy), 2, public)
     return _finish(
-        builder.add_extension(x509.UnrecognizedExtension(OID_REALM_KIND, kind.value.encode()), critical=False), key
+        builder.add_extension(x509.UnrecognizedExtension(OID_REALM_KIND, _text(kind.value)), critical=False),
+        key,
     )
 
 
 def create_issuing(
     root_key: Ed25519PrivateKey, root_certificate: bytes, public_key: bytes, now_ms: int, *, entropy: Entropy
 ) -> tuple[bytes, ...]:
-    """The agency's issuing certificate, as a chain without the root."""
-    root = x509.load_der_x509_certificate(root_certificate)
-    builder = _builder(_name("issuing"), root.subject, public_key, now_ms, ISSUING_DAYS, entropy)
-    return (_finish(_authority(builder, 1), root_key),)
+    """The agency's issuing certificate, as a chain without the root. It names no role: that tells it from a node's.
+
+    Raises:
+        InvalidInput: the root key is not that of the root certificate, or the time cannot stand in one.
+        PeerFault: the root certificate or the public key is not one.
+    """
+    check_public_key(public_key, _BASE_POINT)
+    root = load_certificate(root_certificate)
+    builder = _builder(_name("issuing", public_key), root.subject, public_key, now_ms, ISSUING_DAYS, entropy)
+    builder = _issued_by(_authority(builder, 1, public_key), _check_issuer(root_key, root))
+    return (_finish(builder, root_key),)
 
 
-def issue_node(
+def issue_node(  # noqa: PLR0913 - each is something that the certificate states
     issuer_key: Ed25519PrivateKey,
     issuer_chain: tuple[bytes, ...],
     public_key: bytes,
@@ -106,18 +176,31 @@ def issue_node(
     """A node's certificate and the chain to it, without the root.
 
     Raises:
-        InvalidInput: the name is empty or too long.
+        InvalidInput: name, days or time cannot stand in a certificate, or the key is not the issuer's.
+        NotPermitted: this issuer may not certify that role or district.
         NotAuthentic: the keys are of small order or not in canonical form.
     """
     check_public_key(public_key, wrapping_key)
-    issuer = x509.load_der_x509_certificate(issuer_chain[0])
-    builder = _builder(_name(name), issuer.subject, public_key, now_ms, days, entropy)
+    issuer = load_certificate(issuer_chain[0])
+    above = _check_issuer(issuer_key, issuer)
+    # An issuing certificate stands alone below the root; a node's own has its issuer after it.
+    issuer_role, issuer_district = None, ""
+    if len(issuer_chain) > 1:
+        issuer_role, issuer_district = certified_role(issuer), certified_district(issuer)
+    if why := may_not_certify(issuer_role, issuer_district, role, district):
+        raise NotPermitted(why)
+    builder = _builder(_name(name, public_key), issuer.subject, public_key, now_ms, days, entropy)
     if role is NodeRole.AUTHORITY:
-        builder = _authority(builder, 0)
+        builder = _authority(builder, 0, public_key)
     else:
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        builder = builder.add_extension(_usage(certify=False), critical=True)
     usage = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
-    builder = builder.add_extension(x509.ExtendedKeyUsage(usage), critical=False)
-    for oid, value in ((OID_ROLE, role.value.encode()), (OID_DISTRICT, district.encode()), (OID_WRAPPING_KEY, wrapping_key)):
+    builder = _issued_by(builder, above).add_extension(x509.ExtendedKeyUsage(usage), critical=False)
+    for oid, value in (
+        (OID_ROLE, _text(role.value)),
+        (OID_DISTRICT, _text(district)),
+        (OID_WRAPPING_KEY, extension_value(OCTET_STRING, wrapping_key)),
+    ):
         builder = builder.add_extension(x509.UnrecognizedExtension(oid, value), critical=False)
     return (_finish(builder, issuer_key), *issuer_chain)

@@ -2,7 +2,8 @@
 
 Wrapping is ephemeral X25519, HKDF-SHA256 and AES-256-GCM-SIV, with both public keys and a context bound in. The
 library's HPKE (RFC 9180) would do the same but draws its own randomness, and a simulated world must run again to the
-byte; the construction is HPKE's base mode in all but labels.
+byte; the construction is HPKE's base mode in all but labels. The seal withstands a repeated ephemeral key: a computer
+whose entropy repeats shows at most that it wrapped the same thing twice.
 """
 
 from __future__ import annotations
@@ -11,17 +12,16 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, TypeVar
 
 import msgspec
-from cryptography.exceptions import InvalidTag
+from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from cryptography.exceptions import InvalidSignature
 from msgspec import Meta, Struct
 
 from ledger.entropy import Entropy
-from ledger.errors import LimitExceeded, Malformed, NotAuthentic
+from ledger.errors import InvalidInput, LimitExceeded, Malformed, NotAuthentic, OtherRealm, VersionUnknown
 from ledger.identity import (
     Certified,
     NodeKeys,
@@ -29,6 +29,7 @@ from ledger.identity import (
     Realm,
     certificate_key,
     check_public_key,
+    is_good_name,
     load_certificate,
     verify_chain,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "Enrolment",
     "EnrolmentPackage",
     "EnrolmentRequest",
+    "check_request",
     "decode_package",
     "decode_request",
     "encode_package",
@@ -50,9 +52,13 @@ __all__ = [
     "wrap_key",
 ]
 
-PACKAGE_BYTES_MAX = 1024 * 1024
-"""An agency node of 290 districts with ten epochs each: 400 kB."""
+PACKAGE_VERSION = 1
+BUNDLE_BYTES_MAX = 8 * 1024 * 1024
+"""Governance and openings that ride along: some 20,000 certificates of 400 bytes."""
+PACKAGE_BYTES_MAX = BUNDLE_BYTES_MAX + 1024 * 1024
+"""Besides the bundle: an agency node of 290 districts with ten epochs each, 400 kB."""
 REQUEST_BYTES_MAX = 4096
+"""Two keys, a signature, role, district and name: some 400 bytes."""
 _REQUEST_TAG = b"rxledger/1 sign enrolment request\0"
 _PACKAGE_TAG = b"rxledger/1 sign enrolment package\0"
 _NO_NONCE = bytes(12)
@@ -60,13 +66,14 @@ _NO_NONCE = bytes(12)
 Bytes32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Bytes64 = Annotated[bytes, Meta(min_length=64, max_length=64)]
 Der = Annotated[bytes, Meta(max_length=2048)]
+District = Annotated[str, Meta(max_length=128)]
 
 
 class DistrictKey(Struct, frozen=True, array_like=True):
     """A district's key of an epoch. Never printed."""
 
-    district: str
-    epoch: int
+    district: District
+    epoch: Annotated[int, Meta(ge=1, lt=1 << 31)]
     key: Bytes32
 
     def __repr__(self) -> str:
@@ -79,14 +86,14 @@ class EnrolmentRequest(Struct, frozen=True, array_like=True):
     public_key: Bytes32
     wrapping_key: Bytes32
     role: NodeRole
-    district: str
-    name: str
+    district: District
+    name: Annotated[str, Meta(min_length=1, max_length=64)]
     signature: Bytes64
 
 
 class _WrappedDistrictKey(Struct, frozen=True, array_like=True):
-    district: str
-    epoch: int
+    district: District
+    epoch: Annotated[int, Meta(ge=0, lt=1 << 31)]
     """0: the index key."""
     sealed: Annotated[bytes, Meta(max_length=128)]
 
@@ -98,6 +105,8 @@ class EnrolmentPackage(Struct, frozen=True, array_like=True):
     root_certificate: Der
     certificates: Annotated[tuple[Der, ...], Meta(min_length=2, max_length=3)]
     keys: Annotated[tuple[_WrappedDistrictKey, ...], Meta(max_length=8192)]
+    bundle: Annotated[bytes, Meta(max_length=BUNDLE_BYTES_MAX)]
+    """Opaque here: what the node may import at once, each part of which proves itself."""
     signature: Bytes64
 
 
@@ -108,6 +117,7 @@ class Enrolment(Struct, frozen=True):
     certificates: tuple[bytes, ...]
     district_keys: tuple[DistrictKey, ...]
     index_keys: Mapping[str, bytes]
+    bundle: bytes = b""
 
     def __repr__(self) -> str:
         return f"Enrolment(realm={self.realm.name!r}, {len(self.district_keys)} keys)"
@@ -119,12 +129,21 @@ def _wrapping_cipher(shared: bytes, ephemeral: bytes, recipient: bytes, context:
 
 
 def wrap_key(recipient: bytes, plaintext: bytes, context: bytes, entropy: Entropy) -> bytes:
-    """Wrap a key to a node's public wrapping key (32 raw bytes), bound to a context."""
+    """Wrap a key to a node's public wrapping key (32 raw bytes), bound to a context.
+
+    Raises:
+        NotAuthentic: the wrapping key is of small order, or not one.
+    """
     ephemeral = X25519PrivateKey.from_private_bytes(entropy.bytes(32))
     public = ephemeral.public_key().public_bytes_raw()
-    shared = ephemeral.exchange(X25519PublicKey.from_public_bytes(recipient))
+    try:
+        shared = ephemeral.exchange(X25519PublicKey.from_public_bytes(recipient))
+    except ValueError as error:
+        raise NotAuthentic("a key cannot be wrapped to that wrapping key") from error
     # One message a key: the nonce may be constant.
-    return public + _wrapping_cipher(shared, public, recipient, context).encrypt(_NO_NONCE, plaintext, context)
+    return public + _wrapping_cipher(shared, public, recipient, context).encrypt(
+        _NO_NONCE, plaintext, context
+    )
 
 
 def unwrap_key(key: X25519PrivateKey, sealed: bytes, context: bytes) -> bytes:
@@ -168,14 +187,25 @@ def decode_request(data: bytes) -> EnrolmentRequest:
         LimitExceeded, Malformed, NotAuthentic: it is not one.
     """
     request = _decode(data, REQUEST_BYTES_MAX, EnrolmentRequest, "an enrolment request")
+    check_request(request)
+    return request
+
+
+def check_request(request: EnrolmentRequest) -> None:
+    """Check that a request is signed by its own key: nobody is certified for a key that another holds.
+
+    Raises:
+        Malformed, NotAuthentic: it is not, its keys must be refused, or its name is not printable.
+    """
     check_public_key(request.public_key, request.wrapping_key)
     _verify(request.public_key, request.signature, _request_body(request), "an enrolment request")
-    return request
+    if not is_good_name(request.name):
+        raise Malformed("the name in an enrolment request is not printable")
 
 
 def _package_body(package: EnrolmentPackage) -> bytes:
     return _PACKAGE_TAG + msgspec.msgpack.encode(
-        (package.version, package.root_certificate, package.certificates, package.keys)
+        (package.version, package.root_certificate, package.certificates, package.keys, package.bundle)
     )
 
 
@@ -188,19 +218,37 @@ def make_package(
     district_keys: Sequence[DistrictKey],
     index_keys: Mapping[str, bytes],
     entropy: Entropy,
+    bundle: bytes = b"",
 ) -> EnrolmentPackage:
-    """Wrap the keys to the node and sign the whole as its issuer."""
-    wanted = [(k.district, k.epoch, k.key) for k in district_keys] + [(d, 0, k) for d, k in sorted(index_keys.items())]
+    """Wrap the keys to the node and sign the whole as its issuer.
+
+    Raises:
+        InvalidInput: the key is not that of the node's issuer, an epoch is below 1, or the bundle is too large.
+    """
+    if issuer_key.public_key().public_bytes_raw() != _issuer_key(certificates[1]):
+        raise InvalidInput("an enrolment package is signed by who certified the node")
+    if len(bundle) > BUNDLE_BYTES_MAX:
+        raise InvalidInput(f"bundle: {len(bundle)} bytes; at most {BUNDLE_BYTES_MAX} are allowed")
+    if any(k.epoch < 1 for k in district_keys):
+        raise InvalidInput("epoch: the epochs of a district count from 1")
+    wanted = [(k.district, k.epoch, k.key) for k in district_keys] + [
+        (d, 0, k) for d, k in sorted(index_keys.items())
+    ]
     keys = tuple(
-        _WrappedDistrictKey(district, epoch, wrap_key(certified.wrapping_key, key, _context(district, epoch), entropy))
+        _WrappedDistrictKey(
+            district,
+            epoch,
+            wrap_key(certified.wrapping_key, key, _context(certified, district, epoch), entropy),
+        )
         for district, epoch, key in wanted
     )
-    bare = EnrolmentPackage(1, realm.root_certificate, certificates, keys, bytes(64))
-    return EnrolmentPackage(1, realm.root_certificate, certificates, keys, issuer_key.sign(_package_body(bare)))
+    bare = EnrolmentPackage(PACKAGE_VERSION, realm.root_certificate, certificates, keys, bundle, bytes(64))
+    return msgspec.structs.replace(bare, signature=issuer_key.sign(_package_body(bare)))
 
 
-def _context(district: str, epoch: int) -> bytes:
-    return b"enrolment\0" + epoch.to_bytes(4, "big") + district.encode()
+def _context(certified: Certified, district: str, epoch: int) -> bytes:
+    # The node's id is a hash of its realm and key, so a key wrapped in one realm says nothing in another.
+    return tagged_hash("enrolment", certified.node, epoch.to_bytes(4, "big"), district.encode())
 
 
 def encode_package(package: EnrolmentPackage) -> bytes:
@@ -213,36 +261,60 @@ def decode_package(data: bytes) -> EnrolmentPackage:
 
     Raises:
         LimitExceeded, Malformed: it is not one.
+        VersionUnknown: it was made by a newer version.
     """
-    return _decode(data, PACKAGE_BYTES_MAX, EnrolmentPackage, "an enrolment package")
+    what = "an enrolment package"
+    try:
+        return _decode(data, PACKAGE_BYTES_MAX, EnrolmentPackage, what)
+    except Malformed:
+        # A newer version may have another form: tell it from damage by what comes first.
+        _check_version(_decode(data, PACKAGE_BYTES_MAX, _AnyVersion, what).version)
+        raise
+
+
+class _AnyVersion(Struct, frozen=True, array_like=True):
+    version: int
+
+
+def _check_version(version: int) -> None:
+    if version != PACKAGE_VERSION:
+        raise VersionUnknown(
+            f"an enrolment package of version {version}; this software reads {PACKAGE_VERSION}"
+        )
 
 
 def open_package(package: EnrolmentPackage, keys: NodeKeys, *, realm: Realm | None = None) -> Enrolment:
     """Verify a package and unwrap its keys. Name the realm if it is known: the package cannot vouch for its own root.
 
     Raises:
-        NotAuthentic: it is for another node, of another realm, or not signed by the node's issuer.
+        OtherRealm: it is not of the realm named.
+        NotAuthentic: it is for another node, or not signed by the node's issuer.
+        Malformed, VersionUnknown: it is not one that can be read here.
     """
+    _check_version(package.version)
     stated = Realm.from_certificate(package.root_certificate)
     if realm is not None and stated.id != realm.id:
-        raise NotAuthentic("an enrolment package is of another realm")
+        raise OtherRealm("an enrolment package is of another realm")
     certified = verify_chain(stated, package.certificates)
-    if certified.public_key != keys.public_key:
+    if (certified.public_key, certified.wrapping_key) != (keys.public_key, keys.wrapping_key):
         raise NotAuthentic("an enrolment package is for another node")
     issuer = _issuer_key(package.certificates[1])
     _verify(issuer, package.signature, _package_body(package), "an enrolment package")
+    if len({(wrapped.district, wrapped.epoch) for wrapped in package.keys}) < len(package.keys):
+        raise Malformed("an enrolment package holds two keys for one epoch")
     district_keys, index_keys = [], {}
     for wrapped in package.keys:
-        key = unwrap_key(keys.wrapping, wrapped.sealed, _context(wrapped.district, wrapped.epoch))
+        key = unwrap_key(keys.wrapping, wrapped.sealed, _context(certified, wrapped.district, wrapped.epoch))
+        if len(key) != 32:
+            raise Malformed("a district key has 32 bytes")
         if wrapped.epoch:
             district_keys.append(DistrictKey(wrapped.district, wrapped.epoch, key))
         else:
             index_keys[wrapped.district] = key
-    return Enrolment(stated, package.certificates, tuple(district_keys), index_keys)
+    return Enrolment(stated, package.certificates, tuple(district_keys), index_keys, package.bundle)
 
 
 def _issuer_key(der: bytes) -> bytes:
-
     return certificate_key(load_certificate(der))
 
 

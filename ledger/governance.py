@@ -2,8 +2,11 @@
 
 - One numbered chain with one writer: entries of agency nodes, in the order of their feeds; anything by another role is
   listed in `refused` and has no effect. Numbers (positions) are what "in its causal past" means for governance.
-- Several agency feeds (a new incarnation, a second agency node) are chained one after the other, ordered by the stamp
-  and id of their first entry: a label that all nodes compute alike.
+- Several agency feeds (a new incarnation, a node that replaces another) are chained one after the other. A feed comes
+  after the one that its first entry cites as newest, and after the feeds of the nodes that it revokes; ties by feed id.
+  No clock is asked (R5), so an agency whose clock ran ahead can still be succeeded.
+- A revoked agency node keeps what its revocation calls good. The rest of its entries lack effect, but for its own
+  revocations: two that revoke each other are both revoked, and the root names a third.
 - A forked governance feed: revocations and retention of every branch apply (they only take away); everything else
   from the first forked position on is void until the root replaces the writer.
 - Several revocations of one node: what all of them call good stays good.
@@ -11,7 +14,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 from msgspec import Struct
@@ -63,8 +66,13 @@ class GovernanceView(Struct, frozen=True):
     policy: tuple[bytes, str] | None
     """Policy bytes and the law they cite."""
     retired_before: int
+    """Month number before which documents are retired; 0: none. It only grows: what was dropped cannot come back."""
+    admitted: tuple[bytes, ...]
+    """Certificates (DER) as announced, in chain order. Information: a certificate admits by itself."""
     refused: tuple[Link, ...]
+    """Entries by nodes that may not write governance: without effect, and outside the digest."""
     forked: bool
+    """Whether a feed of the chain is forked: the root must name a new writer."""
     _positions: Mapping[bytes, int]
     _levels: Mapping[str, Level]
     _revocations: Mapping[NodeId, Revocation]
@@ -93,7 +101,7 @@ class GovernanceView(Struct, frozen=True):
         return self._wrapped.get(node, ())
 
     def digest(self) -> bytes:
-        """A hash of the set it was folded from: what a state depends on beside its own entries."""
+        """A hash of what was folded: the chain and all that is in force. What a state depends on beside its entries."""
         return self._digest
 
 
@@ -103,8 +111,34 @@ def _chain(entries: Iterable[GovernanceEntry]) -> list[GovernanceEntry]:
         feeds.setdefault(entry.feed, []).append(entry)
     for held in feeds.values():
         held.sort(key=lambda e: (e.sequence, e.id))
-    order = sorted(feeds.values(), key=lambda held: (held[0].stamp, held[0].id))
-    return [entry for held in order for entry in held]
+    return [entry for feed in _feed_order(feeds) for entry in feeds[feed]]
+
+
+def _feed_order(feeds: Mapping[FeedId, list[GovernanceEntry]]) -> list[FeedId]:
+    """Feeds after those that they follow. Agency nodes that revoke each other go round in a circle: lowest id first."""
+    if len(feeds) < 2:
+        return list(feeds)
+    by_mark: dict[bytes, FeedId] = {}
+    by_author: dict[NodeId, set[FeedId]] = {}
+    for feed in sorted(feeds):
+        by_author.setdefault(feeds[feed][0].author, set()).add(feed)
+        for entry in feeds[feed]:
+            by_mark.setdefault(bytes(entry.id[:MARK_BYTES]), feed)
+    follows: dict[FeedId, set[FeedId]] = {}
+    for feed, held in feeds.items():
+        first = held[0].event
+        after = {by_mark[first.governance]} if first is not None and first.governance in by_mark else set()
+        for entry in held:
+            if isinstance(entry.event, NodeRevoked) and entry.event.node != entry.author:
+                after |= by_author.get(NodeId(entry.event.node), set())
+        follows[feed] = after - {feed}
+    order: list[FeedId] = []
+    while follows:
+        ready = [feed for feed, after in follows.items() if not after & follows.keys()]
+        following = min(ready or follows)
+        order.append(following)
+        del follows[following]
+    return order
 
 
 def fold_governance(entries: Iterable[GovernanceEntry], forked_at: Mapping[FeedId, int]) -> GovernanceView:
@@ -118,52 +152,92 @@ def fold_governance(entries: Iterable[GovernanceEntry], forked_at: Mapping[FeedI
     refused = tuple(sorted(link for link, e in held.items() if e.role is not NodeRole.AGENCY))
     chain = _chain(e for e in held.values() if e.role is NodeRole.AGENCY)
     positions: dict[bytes, int] = {}
-    levels: dict[str, Level] = {}
     revocations: dict[NodeId, Revocation] = {}
-    epochs: dict[str, int] = {}
-    wrapped: dict[NodeId, list[tuple[str, int, bytes]]] = {}
-    policy: tuple[bytes, str] | None = None
     retired = 0
     for number, entry in enumerate(chain, 1):
-        positions[bytes(entry.id[:MARK_BYTES])] = number
-        event = entry.event
-        in_dispute = entry.feed in forked_at and entry.sequence >= forked_at[entry.feed]
-        if isinstance(event, NodeRevoked):
-            _revoke(revocations, NodeId(event.node), number, event)
-        elif isinstance(event, RetentionSet):
-            retired = max(retired, event.before_month)
-        elif in_dispute or isinstance(event, NodeAdmitted):
+        positions.setdefault(bytes(entry.id[:MARK_BYTES]), number)
+        if isinstance(entry.event, NodeRevoked):
+            _revoke(revocations, NodeId(entry.event.node), number, entry.event)
+    force = _Force()
+    for entry in chain:
+        if not _is_good(entry, revocations.get(entry.author)):
             continue
-        elif isinstance(event, ReadinessDeclared):
-            if not event.districts:
-                levels = {"": event.declared}
-            levels.update(dict.fromkeys(event.districts, event.declared))
-        elif isinstance(event, PolicySet):
-            policy = event.policy, event.legal_basis
-        elif isinstance(event, KeyEpochStarted):
-            epochs[event.district] = max(epochs.get(event.district, 1), event.epoch)
-            for key in event.wrapped:
-                wrapped.setdefault(NodeId(key.node), []).append((event.district, event.epoch, key.sealed))
+        if isinstance(entry.event, RetentionSet):
+            retired = max(retired, entry.event.before_month)
+        elif entry.sequence < forked_at.get(entry.feed, entry.sequence + 1):
+            force.take(entry.event)
     return GovernanceView(
         mark=bytes(chain[-1].id[:MARK_BYTES]) if chain else b"",
-        policy=policy,
+        policy=force.policy,
         retired_before=retired,
+        admitted=tuple(force.admitted),
         refused=refused,
         forked=any(e.feed in forked_at for e in chain),
         _positions=positions,
-        _levels=levels,
+        _levels=force.levels,
         _revocations=revocations,
-        _epochs=epochs,
-        _wrapped={node: tuple(keys) for node, keys in wrapped.items()},
-        _digest=tagged_hash("governance", *sorted(held), msgspec.msgpack.encode(sorted(forked_at.items()))),
+        _epochs=force.epochs,
+        _wrapped={node: tuple(keys) for node, keys in force.wrapped.items()},
+        _digest=_digest([e.id for e in chain], revocations, retired, force),
+    )
+
+
+class _Force:
+    """What is in force, entry by entry along the chain: the last word counts."""
+
+    def __init__(self) -> None:
+        self.policy: tuple[bytes, str] | None = None
+        self.levels: dict[str, Level] = {}
+        self.epochs: dict[str, int] = {}
+        self.wrapped: dict[NodeId, list[tuple[str, int, bytes]]] = {}
+        self.admitted: list[bytes] = []
+
+    def take(self, event: Event | None) -> None:
+        if isinstance(event, ReadinessDeclared):
+            if not event.districts:
+                self.levels = {"": event.declared}
+            self.levels.update(dict.fromkeys(event.districts, event.declared))
+        elif isinstance(event, PolicySet):
+            self.policy = event.policy, event.legal_basis
+        elif isinstance(event, KeyEpochStarted):
+            self.epochs[event.district] = max(self.epochs.get(event.district, 1), event.epoch)
+            for key in event.wrapped:
+                self.wrapped.setdefault(NodeId(key.node), []).append(
+                    (event.district, event.epoch, key.sealed)
+                )
+        elif isinstance(event, NodeAdmitted):
+            self.admitted.append(event.certificate)
+
+
+def _is_good(entry: GovernanceEntry, revocation: Revocation | None) -> bool:
+    if revocation is None:
+        return True
+    end = revocation.good.get(entry.feed)
+    return end is not None and entry.sequence <= end[0]
+
+
+def _digest(
+    chain: Collection[Link], revocations: Mapping[NodeId, Revocation], retired: int, force: _Force
+) -> bytes:
+    """Over results rather than entries: software that understands more of the same entries has another digest."""
+    encode = msgspec.msgpack.Encoder(order="deterministic").encode
+    return tagged_hash(
+        "governance",
+        *chain,
+        encode([(n, r.position, sorted(r.good.items())) for n, r in sorted(revocations.items())]),
+        encode((force.policy, retired, force.levels, force.epochs, force.admitted)),
+        encode(sorted(force.wrapped.items())),
     )
 
 
 def _revoke(revocations: dict[NodeId, Revocation], node: NodeId, position: int, event: NodeRevoked) -> None:
-    good = {FeedId(end.feed): (end.sequence, Link(end.link)) for end in event.good}
+    good: dict[FeedId, tuple[int, Link]] = {}
+    for end in event.good:
+        feed, stated = FeedId(end.feed), (end.sequence, Link(end.link))
+        # Two ends of one forked feed: the lower one. Where the branches part is not known here.
+        good[feed] = min(good.get(feed, stated), stated)
     before = revocations.get(node)
     if before is not None:
         position = min(position, before.position)
-        both = good.keys() & before.good.keys()
-        good = {feed: min(good[feed], before.good[feed]) for feed in both}
+        good = {feed: min(good[feed], before.good[feed]) for feed in good.keys() & before.good.keys()}
     revocations[node] = Revocation(position, good)

@@ -4,12 +4,15 @@
   replacement while the agency is out of reach. Nothing ever asks a server whether a certificate is good.
 - A certificate's dates never decide whether an entry counts; an expired one is *marked* (`is_expired`).
 - Role, district, wrapping key and kind of realm stand in extensions under our own arc; what a role may certify is
-  checked here, not assumed from whoever signed.
+  checked here (`may_not_certify`), not assumed from whoever signed.
 - Small-order and non-canonical public keys are refused: under them one signature fits many messages.
+- A certificate has one form: canonical DER, the same algorithm inside and outside, no critical extension unknown here.
 """
 
 from __future__ import annotations
 
+import re
+import threading
 from collections import OrderedDict
 from enum import StrEnum
 
@@ -17,12 +20,14 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from cryptography.x509.oid import NameOID
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtensionOID, NameOID, SignatureAlgorithmOID
 from msgspec import Struct
 
 from ledger.entropy import Entropy
 from ledger.errors import LimitExceeded, Malformed, NotAuthentic
-from ledger.ids import NodeId, RealmId, node_id, realm_id, tagged_hash
+from ledger.ids import GOVERNANCE, NodeId, RealmId, node_id, realm_id, tagged_hash
+from ledger.publickeys import check_public_key, check_signing_key
 
 __all__ = [
     "CERTIFICATES_MAX",
@@ -33,9 +38,13 @@ __all__ = [
     "Realm",
     "RealmKind",
     "certificate_key",
+    "is_good_name",
     "check_public_key",
+    "certified_district",
+    "certified_role",
     "is_expired",
     "load_certificate",
+    "may_not_certify",
     "verify_chain",
 ]
 
@@ -47,31 +56,16 @@ VERIFIED_CACHED_MAX = 8192
 """Chains verified lately: more than the feeds of a region, at some 2 kB each."""
 NAME_CHARACTERS_MAX = 64
 
-_ARC = "2.25.208134960418392744810395537471236405"
-"""An arc of ITU-T X.667: a UUID needs no registration."""
+_ARC = "2.25.237948961207329320881817184185886293751"
+"""An arc of ITU-T X.667: the UUID b3034d8e-f35b-498b-a61a-be1f13f5bef7 needs no registration."""
 OID_ROLE = x509.ObjectIdentifier(f"{_ARC}.1")
 OID_DISTRICT = x509.ObjectIdentifier(f"{_ARC}.2")
 OID_WRAPPING_KEY = x509.ObjectIdentifier(f"{_ARC}.3")
 OID_REALM_KIND = x509.ObjectIdentifier(f"{_ARC}.4")
 
-_P = 2**255 - 19
-_SMALL_ORDER_Y = frozenset({0, 1, _P - 1})
-_ORDER_8_Y = frozenset(
-    int.from_bytes(bytes.fromhex(h), "little")
-    for h in (
-        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
-        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
-    )
-)
-_LOW_ORDER_U = frozenset(
-    {
-        0,
-        1,
-        _P - 1,
-        325606250916557431795983626356110631294008115727848805560023387167927233504,
-        39382357235489614581723060781553021112529911719440698176882885853963445705823,
-    }
-)
+UTF8_STRING, OCTET_STRING = 0x0C, 0x04
+_DISTRICT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_CRITICAL_KNOWN = frozenset({ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE})
 
 
 class NodeRole(StrEnum):
@@ -111,11 +105,11 @@ class Realm(Struct, frozen=True):
         """
         certificate = load_certificate(der)
         key = certificate_key(certificate)
-        _check_signature(certificate, key, "the realm's root certificate")
-        if not _is_authority(certificate):
+        _check_signed_by(certificate, certificate, key)
+        if not _may_sign_certificates(certificate):
             raise NotAuthentic("the realm's root certificate is not one of an authority")
         try:
-            kind = RealmKind(_extension(certificate, OID_REALM_KIND).decode())
+            kind = RealmKind(_text(certificate, OID_REALM_KIND))
         except ValueError as error:
             raise Malformed("the realm's root certificate names no kind of realm") from error
         return cls(realm_id(key), _common_name(certificate), kind, der, key)
@@ -148,7 +142,9 @@ class NodeKeys:
         """
         if len(data) != 64:
             raise Malformed("a node's keys have 64 bytes")
-        return cls(Ed25519PrivateKey.from_private_bytes(data[:32]), X25519PrivateKey.from_private_bytes(data[32:]))
+        return cls(
+            Ed25519PrivateKey.from_private_bytes(data[:32]), X25519PrivateKey.from_private_bytes(data[32:])
+        )
 
     def to_bytes(self) -> bytes:
         """Both private keys, to be sealed before they touch a disk."""
@@ -168,27 +164,41 @@ class Certified(Struct, frozen=True):
     not_before_ms: int
     not_after_ms: int
     certificates: tuple[bytes, ...]
+    admitted_by: NodeId | None = None
+    """The district authority that certified it; None: the agency."""
 
 
 _verified: OrderedDict[bytes, Certified] = OrderedDict()
+_verified_lock = threading.Lock()
 
 
-def check_public_key(signing: bytes, wrapping: bytes) -> None:
-    """Refuse keys of small order and encodings that are not the one canonical form.
+def is_good_name(name: str) -> bool:
+    """Whether a node or realm may be called that: printable, so that no log line or screen can be forged with it."""
+    return 0 < len(name) <= NAME_CHARACTERS_MAX and name.isprintable() and name == name.strip()
 
-    Raises:
-        NotAuthentic: one of the keys is such a one.
+
+def may_not_certify(issuer: NodeRole | None, issuer_district: str, role: NodeRole, district: str) -> str:
+    """Why an issuer may not certify a node; empty if it may (section 8).
+
+    `issuer` is the role that the issuer's certificate states, or None for the agency's issuing certificate.
     """
-    y = int.from_bytes(signing, "little") & ((1 << 255) - 1)
-    if len(signing) != 32 or y >= _P:
-        raise NotAuthentic("a signing key is not in canonical form")
-    if y in _SMALL_ORDER_Y or y in _ORDER_8_Y:
-        raise NotAuthentic("a signing key is of small order")
-    u = int.from_bytes(wrapping, "little") & ((1 << 255) - 1)
-    if len(wrapping) != 32 or u >= _P or wrapping[31] & 0x80:
-        raise NotAuthentic("a wrapping key is not in canonical form")
-    if u in _LOW_ORDER_U:
-        raise NotAuthentic("a wrapping key is of small order")
+    if role is NodeRole.AGENCY:
+        if district:
+            return "an agency's node has no home district"
+    elif not district:
+        if role is not NodeRole.RELAY:
+            return f"a node of the role {role.value} needs a home district"
+    elif not _DISTRICT.fullmatch(district) or district == GOVERNANCE:
+        return "that cannot be the name of a home district"
+    if issuer is None:
+        return ""
+    if issuer is not NodeRole.AUTHORITY:
+        return f"a node of the role {issuer.value} may certify nobody"
+    if role not in (NodeRole.PRESCRIBER, NodeRole.PHARMACY, NodeRole.RELAY):
+        return f"a district authority may not certify the role {role.value}"
+    if district != issuer_district:
+        return "a district authority may not certify a node of another district"
+    return ""
 
 
 def verify_chain(realm: Realm, certificates: tuple[bytes, ...]) -> Certified:
@@ -200,130 +210,205 @@ def verify_chain(realm: Realm, certificates: tuple[bytes, ...]) -> Certified:
     """
     if not 1 < len(certificates) <= CERTIFICATES_MAX:
         raise LimitExceeded(f"a chain has two to {CERTIFICATES_MAX} certificates, not {len(certificates)}")
-    cache_key = tagged_hash("chain", realm.id, realm.root_key, *certificates)
-    known = _verified.get(cache_key)
-    if known is not None:
-        _verified.move_to_end(cache_key)
-        return known
-    chain = [load_certificate(der) for der in certificates]
-    keys = [*(certificate_key(c) for c in chain), realm.root_key]
-    for index, certificate in enumerate(chain):
-        _check_signature(certificate, keys[index + 1], "a certificate")
-    for depth, issuer in enumerate(chain[1:]):
-        if not _is_authority(issuer, below=depth):
-            raise NotAuthentic("a certificate was signed by one that may not certify")
-    certified = _certified(realm, chain, keys[0], certificates)
-    _check_roles(chain, certified)
-    _verified[cache_key] = certified
-    if len(_verified) > VERIFIED_CACHED_MAX:
-        _verified.popitem(last=False)
+    cache_key = tagged_hash("chain", realm.id, realm.root_certificate, *certificates)
+    with _verified_lock:
+        known = _verified.get(cache_key)
+        if known is not None:
+            _verified.move_to_end(cache_key)
+            return known
+    certified = _verify(realm, certificates)
+    with _verified_lock:
+        _verified[cache_key] = certified
+        if len(_verified) > VERIFIED_CACHED_MAX:
+            _verified.popitem(last=False)
     return certified
 
 
-def _certified(
-    realm: Realm, chain: list[x509.Certificate], public_key: bytes, certificates: tuple[bytes, ...]
-) -> Certified:
+def _verify(realm: Realm, certificates: tuple[bytes, ...]) -> Certified:
+    chain = [load_certificate(der) for der in certificates]
+    issuers = [*chain[1:], load_certificate(realm.root_certificate)]
+    for depth, (certificate, issuer) in enumerate(zip(chain, issuers, strict=True)):
+        _check_signed_by(certificate, issuer, certificate_key(issuer))
+        if not _may_sign_certificates(issuer, below=depth):
+            raise NotAuthentic("a certificate was signed by one that may not certify")
+    if _has_extension(chain[-1], OID_ROLE):
+        raise NotAuthentic("a chain does not end with an issuing certificate of the agency")
+    if len(chain) == CERTIFICATES_MAX:
+        _check_node(chain[1], None, "")
+        _check_node(chain[0], certified_role(chain[1]), certified_district(chain[1]))
+    else:
+        _check_node(chain[0], None, "")
+    return _certified(realm, chain, certificates)
+
+
+def _check_node(certificate: x509.Certificate, issuer: NodeRole | None, issuer_district: str) -> None:
+    role = certified_role(certificate)
+    if why := may_not_certify(issuer, issuer_district, role, certified_district(certificate)):
+        raise NotAuthentic(why)
+    if _is_ca(certificate) is not (role is NodeRole.AUTHORITY):
+        raise NotAuthentic("a certificate says otherwise of who may certify than its role")
+    if not _key_usage(certificate).digital_signature:
+        raise NotAuthentic("a certificate's key is not for signing")
+    check_public_key(certificate_key(certificate), _value(certificate, OID_WRAPPING_KEY, OCTET_STRING))
+    if not is_good_name(_common_name(certificate)):
+        raise Malformed("a certificate's name is empty, too long or not printable")
+
+
+def _certified(realm: Realm, chain: list[x509.Certificate], certificates: tuple[bytes, ...]) -> Certified:
     leaf = chain[0]
-    wrapping = _extension(leaf, OID_WRAPPING_KEY)
-    check_public_key(public_key, wrapping)
+    public_key = certificate_key(leaf)
     return Certified(
         node=node_id(realm.id, public_key),
-        role=_role(leaf),
-        district=_text(_extension(leaf, OID_DISTRICT)),
+        role=certified_role(leaf),
+        district=certified_district(leaf),
         name=_common_name(leaf),
         public_key=public_key,
-        wrapping_key=wrapping,
-        not_before_ms=int(leaf.not_valid_before_utc.timestamp() * 1000),
-        not_after_ms=int(leaf.not_valid_after_utc.timestamp() * 1000),
+        wrapping_key=_value(leaf, OID_WRAPPING_KEY, OCTET_STRING),
+        not_before_ms=max(int(c.not_valid_before_utc.timestamp()) for c in chain) * 1000,
+        not_after_ms=min(int(c.not_valid_after_utc.timestamp()) for c in chain) * 1000,
         certificates=certificates,
+        admitted_by=node_id(realm.id, certificate_key(chain[1])) if len(chain) == CERTIFICATES_MAX else None,
     )
 
 
-def _check_roles(chain: list[x509.Certificate], certified: Certified) -> None:
-    """Quote of section 8: district authorities admit nodes of their district; the agency certifies all else."""
-    if len(chain) == 2:
-        if certified.role in (NodeRole.PRESCRIBER, NodeRole.PHARMACY, NodeRole.AUTHORITY) and not certified.district:
-            raise NotAuthentic("a certificate names no home district")
-        return
-    authority = chain[1]
-    if _role(authority) is not NodeRole.AUTHORITY:
-        raise NotAuthentic("a node was certified by one that is no district authority")
-    if certified.role not in (NodeRole.PRESCRIBER, NodeRole.PHARMACY, NodeRole.RELAY):
-        raise NotAuthentic(f"a district authority may not certify the role {certified.role.value}")
-    if certified.district != _text(_extension(authority, OID_DISTRICT)):
-        raise NotAuthentic("a district authority certified a node of another district")
-
-
 def is_expired(certified: Certified, now_ms: int) -> bool:
-    """Whether the certificate is past its date (or before it). It stays usable, marked (section 8)."""
+    """Whether the chain is past its earliest date (or before its latest). It stays usable, marked (section 8)."""
     return not certified.not_before_ms <= now_ms <= certified.not_after_ms
 
 
 def load_certificate(der: bytes) -> x509.Certificate:
+    """Decode one certificate in canonical form, with all that is read of it later.
+
+    Raises:
+        LimitExceeded: larger than `CERTIFICATE_BYTES_MAX`.
+        Malformed: not a certificate, or not in its one form.
+        NotAuthentic: not Ed25519 throughout, or a key that must be refused.
+    """
     if len(der) > CERTIFICATE_BYTES_MAX:
         raise LimitExceeded(f"a certificate of {len(der)} bytes; at most {CERTIFICATE_BYTES_MAX} are allowed")
     try:
-        return x509.load_der_x509_certificate(der)
-    except (ValueError, TypeError) as error:
+        certificate = x509.load_der_x509_certificate(der)
+        canonical = certificate.public_bytes(Encoding.DER) == der
+        critical = {e.oid for e in certificate.extensions if e.critical}
+        serial, algorithm = certificate.serial_number, certificate.signature_algorithm_oid
+        _ = (
+            certificate.subject,
+            certificate.issuer,
+            certificate.not_valid_before_utc,
+            certificate.not_valid_after_utc,
+        )
+        key = certificate.public_key()
+    except (
+        Exception
+    ) as error:  # The parser has a dozen unrelated exceptions; all mean the same to a peer (R15).
         raise Malformed("a certificate cannot be decoded") from error
+    if not canonical or serial <= 0:
+        raise Malformed("a certificate is not in canonical form")
+    if not critical <= _CRITICAL_KNOWN:
+        raise Malformed("a certificate has a critical extension that is not known")
+    if algorithm != SignatureAlgorithmOID.ED25519 or not isinstance(key, Ed25519PublicKey):
+        raise NotAuthentic("a certificate's key or signature is not Ed25519")
+    check_signing_key(key.public_bytes_raw())
+    return certificate
 
 
 def certificate_key(certificate: x509.Certificate) -> bytes:
-    try:
-        key = certificate.public_key()
-    except (ValueError, TypeError, x509.UnsupportedGeneralNameType) as error:
-        raise Malformed("a certificate's key cannot be decoded") from error
+    """The raw public key (32 bytes) of a loaded certificate.
+
+    Raises:
+        NotAuthentic: it is not an Ed25519 key.
+    """
+    key = certificate.public_key()
     if not isinstance(key, Ed25519PublicKey):
         raise NotAuthentic("a certificate's key is not an Ed25519 key")
-    raw = key.public_bytes_raw()
-    y = int.from_bytes(raw, "little") & ((1 << 255) - 1)
-    if y >= _P or y in _SMALL_ORDER_Y or y in _ORDER_8_Y:
-        raise NotAuthentic("a certificate's key is of small order or not in canonical form")
-    return raw
+    return key.public_bytes_raw()
 
 
-def _check_signature(certificate: x509.Certificate, key: bytes, what: str) -> None:
+def certified_role(certificate: x509.Certificate) -> NodeRole:
+    """The role that a certificate states.
+
+    Raises:
+        Malformed: none, or one not known here.
+    """
     try:
-        Ed25519PublicKey.from_public_bytes(key).verify(certificate.signature, certificate.tbs_certificate_bytes)
-    except (InvalidSignature, ValueError) as error:
-        raise NotAuthentic(f"the signature over {what} does not hold") from error
-
-
-def _is_authority(certificate: x509.Certificate, below: int = 0) -> bool:
-    try:
-        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
-    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
-        return False
-    return constraints.ca and (constraints.path_length is None or constraints.path_length >= below)
-
-
-def _extension(certificate: x509.Certificate, oid: x509.ObjectIdentifier) -> bytes:
-    try:
-        value = certificate.extensions.get_extension_for_oid(oid).value
-    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError) as error:
-        raise Malformed("a certificate lacks an extension of ours") from error
-    if not isinstance(value, x509.UnrecognizedExtension):
-        raise Malformed("a certificate's extension is of another kind")
-    return value.value
-
-
-def _role(certificate: x509.Certificate) -> NodeRole:
-    try:
-        return NodeRole(_text(_extension(certificate, OID_ROLE)))
+        return NodeRole(_text(certificate, OID_ROLE))
     except ValueError as error:
         raise Malformed("a certificate names a role that is not known") from error
 
 
-def _text(data: bytes) -> str:
+def certified_district(certificate: x509.Certificate) -> str:
+    """The home district that a certificate states; may be empty.
+
+    Raises:
+        Malformed: it states none.
+    """
+    return _text(certificate, OID_DISTRICT)
+
+
+def _check_signed_by(certificate: x509.Certificate, issuer: x509.Certificate, key: bytes) -> None:
+    if certificate.issuer.public_bytes() != issuer.subject.public_bytes():
+        raise NotAuthentic("a certificate names another issuer than the one above it")
     try:
-        return data.decode()
+        # Compares also the algorithm named inside with the one named outside, which nobody signed.
+        certificate.verify_directly_issued_by(issuer)
+        Ed25519PublicKey.from_public_bytes(key).verify(
+            certificate.signature, certificate.tbs_certificate_bytes
+        )
+    except (InvalidSignature, ValueError, TypeError) as error:
+        raise NotAuthentic("the signature over a certificate does not hold") from error
+
+
+def _key_usage(certificate: x509.Certificate) -> x509.KeyUsage:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.KeyUsage).value
+    except x509.ExtensionNotFound as error:
+        raise NotAuthentic("a certificate does not say what its key is for") from error
+
+
+def _is_ca(certificate: x509.Certificate) -> bool:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except x509.ExtensionNotFound:
+        return False
+
+
+def _may_sign_certificates(certificate: x509.Certificate, below: int = 0) -> bool:
+    """Whether its constraints and key usage let it certify, with so many certificates between it and the node's."""
+    if not _is_ca(certificate) or not _key_usage(certificate).key_cert_sign:
+        return False
+    length = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.path_length
+    return length is None or length >= below
+
+
+def _has_extension(certificate: x509.Certificate, oid: x509.ObjectIdentifier) -> bool:
+    return any(e.oid == oid for e in certificate.extensions)
+
+
+def extension_value(tag: int, value: bytes) -> bytes:
+    """An extension's value as DER: a short string of that tag."""
+    if len(value) > 127:
+        raise LimitExceeded("an extension of ours has at most 127 bytes")
+    return bytes([tag, len(value)]) + value
+
+
+def _value(certificate: x509.Certificate, oid: x509.ObjectIdentifier, tag: int) -> bytes:
+    try:
+        value = certificate.extensions.get_extension_for_oid(oid).value
+    except x509.ExtensionNotFound as error:
+        raise Malformed("a certificate lacks an extension of ours") from error
+    data = value.value if isinstance(value, x509.UnrecognizedExtension) else b""
+    if len(data) < 2 or data[0] != tag or data[1] != len(data) - 2 or data[1] > 127:
+        raise Malformed("a certificate's extension is of another kind")
+    return data[2:]
+
+
+def _text(certificate: x509.Certificate, oid: x509.ObjectIdentifier) -> str:
+    try:
+        return _value(certificate, oid, UTF8_STRING).decode()
     except UnicodeDecodeError as error:
         raise Malformed("a certificate's extension is not text") from error
 
 
 def _common_name(certificate: x509.Certificate) -> str:
-    try:
-        names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    except ValueError as error:
-        raise Malformed("a certificate's subject cannot be decoded") from error
-    return str(names[0].value)[:NAME_CHARACTERS_MAX] if names else ""
+    names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(names[0].value) if len(names) == 1 else ""

@@ -2,12 +2,17 @@
 
 An unattended reboot unlocks with a file elsewhere: a systemd credential (which the machine's TPM can hold), a mounted
 token, a path outside the store. A passphrase works where a person is present (scrypt, RFC 7914). The file is written
-whole and durably; a damaged one is an error, never new keys.
+whole and durably, with a checksum, so that damage is told from a wrong secret; neither ever leads to new keys.
 """
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Protocol
 
@@ -20,7 +25,7 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from msgspec import Meta, Struct
 
 from ledger.entropy import Entropy
-from ledger.errors import InvalidInput, KeysLocked, StoreDamaged
+from ledger.errors import InvalidInput, KeysLocked, StoreDamaged, StoreFull
 from ledger.identity import NodeKeys
 from ledger.ids import tagged_hash
 
@@ -28,8 +33,12 @@ __all__ = ["Keystore", "Passphrase", "Unlock", "UnlockFile", "UnlockedKeys", "wr
 
 UNLOCK_BYTES = 32
 KEYSTORE_BYTES_MAX = 4096
-SCRYPT_N, SCRYPT_R, SCRYPT_P = 1 << 16, 8, 1
-"""64 MiB and some 0.2 s: OWASP's recommendation for scrypt (2023)."""
+KEYSTORE_PLAIN_BYTES = 96
+"""Two private keys and the storage key."""
+PASSPHRASE_CHARACTERS_MIN = 12
+SCRYPT_N, SCRYPT_R, SCRYPT_P = 1 << 17, 8, 1
+"""128 MiB and some 0.4 s: OWASP's first choice for scrypt."""
+_CHECKSUM_BYTES = 32
 _MAGIC = b"rxledger keys 1\n"
 
 
@@ -48,17 +57,25 @@ class UnlockFile:
         self.path = path
 
     def ensure(self, entropy: Entropy) -> None:
-        """Make the file if there is none, readable by its owner only."""
-        if not self.path.exists():
+        """Make the file if there is none, readable by its owner only. Never replaces one: keys may be sealed under it.
+
+        Raises:
+            StoreFull, KeysLocked: it cannot be written.
+        """
+        if self.path.exists():
+            return
+        with _disk(f"the unlock file {self.path}"):
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            write_private(self.path, entropy.bytes(UNLOCK_BYTES))
+            with suppress(FileExistsError):
+                _write_new(self.path, entropy.bytes(UNLOCK_BYTES))
+            _sync_directory(self.path.parent)
 
     def secret(self, salt: bytes, directory: Path) -> bytes:
         """See `Unlock`.
 
         Raises:
             InvalidInput: the file lies in the directory that it unlocks.
-            KeysLocked: there is no such file, or it is not one.
+            KeysLocked: there is no such file, it is not one, or every user of the machine can read it.
         """
         if directory.resolve() in self.path.resolve().parents:
             raise InvalidInput(
@@ -66,19 +83,36 @@ class UnlockFile:
                 advice="keep it outside the node's directory: a systemd credential, or another disk",
             )
         try:
-            content = self.path.read_bytes()
+            with self.path.open("rb") as file:
+                # The group may read: systemd grants a service its credential that way.
+                exposed = os.fstat(file.fileno()).st_mode & 0o007
+                content = file.read(UNLOCK_BYTES + 1)
         except OSError as error:
             raise KeysLocked(f"the unlock file {self.path} cannot be read") from error
+        if exposed:
+            raise KeysLocked(
+                f"the unlock file {self.path} is open to every user of this machine",
+                advice="chmod 600 the file; consider its secret known and the node's keys with it",
+            )
         if len(content) != UNLOCK_BYTES:
             raise KeysLocked(f"the unlock file {self.path} does not hold {UNLOCK_BYTES} bytes")
         return HKDFExpand(SHA256(), 32, tagged_hash("unlock", salt)).derive(content)
 
 
 class Passphrase:
-    """Words that a person types."""
+    """Words that a person types. Keyboards spell å, ä and ö in two ways; both give the same key (NFC)."""
 
     def __init__(self, words: str) -> None:
-        self._words = words
+        """Take the words.
+
+        Raises:
+            InvalidInput: fewer than `PASSPHRASE_CHARACTERS_MIN` characters.
+        """
+        self._words = unicodedata.normalize("NFC", words)
+        if len(self._words) < PASSPHRASE_CHARACTERS_MIN:
+            raise InvalidInput(
+                f"passphrase: at least {PASSPHRASE_CHARACTERS_MIN} characters", advice="use four words"
+            )
 
     def __repr__(self) -> str:
         return "Passphrase(…)"
@@ -113,6 +147,8 @@ class Keystore:
 
         Raises:
             InvalidInput: there is a file already, or the unlock file lies in the same directory.
+            KeysLocked: the unlock secret cannot be read, or the file not be written.
+            StoreFull: no room on disk.
         """
         if path.exists():
             raise InvalidInput("there are keys already", advice="keep them: a node's identity is its keys")
@@ -120,7 +156,8 @@ class Keystore:
         cipher = AESGCMSIV(unlock.secret(salt, path.parent))
         # The salt is fresh for every file, so is the key: a constant nonce seals one message.
         sealed = cipher.encrypt(bytes(12), keys.to_bytes() + storage_key, _MAGIC)
-        write_private(path, _MAGIC + msgspec.msgpack.encode(_Sealed(salt, sealed)))
+        body = _MAGIC + msgspec.msgpack.encode(_Sealed(salt, sealed))
+        write_private(path, body + hashlib.sha256(body).digest())
         return UnlockedKeys(keys, storage_key)
 
     @staticmethod
@@ -129,38 +166,76 @@ class Keystore:
 
         Raises:
             KeysLocked: the secret does not fit, or there is no file.
-            StoreDamaged: the file is not a keystore.
+            StoreDamaged: the file is not, or no longer, a keystore.
         """
         try:
-            data = path.read_bytes()
+            with path.open("rb") as file:
+                data = file.read(KEYSTORE_BYTES_MAX + 1)
         except OSError as error:
             raise KeysLocked(f"the keys at {path} cannot be read") from error
+        body, checksum = data[:-_CHECKSUM_BYTES], data[-_CHECKSUM_BYTES:]
         if not data.startswith(_MAGIC) or len(data) > KEYSTORE_BYTES_MAX:
             raise StoreDamaged("the node's keys are not in a form known here", where=str(path))
+        if hashlib.sha256(body).digest() != checksum:
+            raise StoreDamaged("the node's keys are damaged", where=str(path))
         try:
-            stored = msgspec.msgpack.decode(data[len(_MAGIC) :], type=_Sealed)
+            stored = msgspec.msgpack.decode(body[len(_MAGIC) :], type=_Sealed)
         except (msgspec.MsgspecError, ValueError) as error:
             raise StoreDamaged("the node's keys are damaged", where=str(path)) from error
         try:
-            plain = AESGCMSIV(unlock.secret(stored.salt, path.parent)).decrypt(bytes(12), stored.sealed, _MAGIC)
+            plain = AESGCMSIV(unlock.secret(stored.salt, path.parent)).decrypt(
+                bytes(12), stored.sealed, _MAGIC
+            )
         except (InvalidTag, ValueError) as error:
-            raise KeysLocked("the node's keys cannot be unlocked with this secret, or are damaged") from error
+            raise KeysLocked("the node's keys cannot be unlocked with this secret") from error
+        if len(plain) != KEYSTORE_PLAIN_BYTES:
+            raise StoreDamaged("the node's keys are not in a form known here", where=str(path))
         return UnlockedKeys(NodeKeys.from_bytes(plain[:64]), plain[64:])
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """Write a file whole and durably, readable by its owner only."""
+    """Write a file whole and durably, readable by its owner only.
+
+    Raises:
+        StoreFull: no room on disk; what was there is still there.
+        KeysLocked: it cannot be written.
+    """
     fresh = path.with_name(path.name + ".new")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with _disk(f"the file {path}"):
+        fresh.unlink(missing_ok=True)  # Left by a crash; made anew, so that its mode is ours.
+        try:
+            _write_new(fresh, data)
+            fresh.replace(path)
+        except OSError:
+            fresh.unlink(missing_ok=True)
+            raise
+        _sync_directory(path.parent)
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        os.write(descriptor, data)
+        while data:
+            data = data[os.write(descriptor, data) :]
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    fresh.replace(path)
+
+
+def _sync_directory(directory: Path) -> None:
     if os.name == "posix":
-        directory = os.open(path.parent, os.O_RDONLY)
+        descriptor = os.open(directory, os.O_RDONLY)
         try:
-            os.fsync(directory)
+            os.fsync(descriptor)
         finally:
-            os.close(directory)
+            os.close(descriptor)
+
+
+@contextmanager
+def _disk(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreFull(f"no room to write {what}") from error
+        raise KeysLocked(f"{what} cannot be written", advice="check its directory and who owns it") from error

@@ -1,0 +1,16 @@
+"""Where entries live on disk: the port, and SQLite behind it."""
+
+from ledger.store.port import Added, BranchRow, FeedRow, Head, Store, StoredEntry
+from ledger.store.sqlite import SQLiteStore, create_store, open_store
+
+__all__ = [
+    "Added",
+    "BranchRow",
+    "FeedRow",
+    "Head",
+    "SQLiteStore",
+    "Store",
+    "StoredEntry",
+    "create_store",
+    "open_store",
+]

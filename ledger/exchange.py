@@ -1,0 +1,208 @@
+"""What a node gives to and takes from others: openings, runs, detached entries, proofs of fork (R2, R3, R6).
+
+- Everything taken is verified here, before the store sees it: the opening against the realm root, the run against
+  its author's key. What is refused is refused by itself; the rest of a batch is kept.
+- A run that does not join what is held is a gap: nothing of it is kept, unless its entries travel *detached*.
+- Two branches of one feed are both kept, and a proof of it is made and kept for ever.
+- A feed of ours that somebody else added to is never written again: the node goes on in its next incarnation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from ledger.errors import LimitExceeded, NotAuthentic, OtherRealm, PeerFault
+from ledger.feed import (
+    Entry,
+    ForkProof,
+    Run,
+    SignedOpening,
+    VerifiedRun,
+    check_fork_proof,
+    entry_link,
+    feed_id,
+    verify_link,
+    verify_opening_signature,
+    verify_run,
+)
+from ledger.identity import verify_chain
+from ledger.ids import FeedId, Link, NodeId, RealmId
+from ledger.node import Node
+
+__all__ = ["FEEDS_PER_NODE_AND_DISTRICT_MAX", "Exchange", "ImportReport"]
+
+FEEDS_PER_NODE_AND_DISTRICT_MAX = 256
+"""Incarnations of one node in one district: one a week for five years. More is a flood, refused per author, so
+that no honest author is kept out."""
+
+log = structlog.get_logger("rxledger")
+
+
+class ImportReport(Struct, frozen=True, kw_only=True):
+    """What became of a batch. `refused` names feeds and reasons, never content."""
+
+    new: int = 0
+    known: int = 0
+    gaps: tuple[FeedId, ...] = ()
+    forks: tuple[FeedId, ...] = ()
+    refused: tuple[tuple[FeedId, str], ...] = ()
+
+
+class Exchange:
+    """The replication face of a ledger: what `nodes` connects. Thread-safe."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    @property
+    def realm(self) -> RealmId:
+        """The realm, which never mixes with another."""
+        return self._node.realm.id
+
+    # --- giving ------------------------------------------------------------------------------------------------
+
+    def districts(self) -> set[str]:
+        """Districts that this node replicates."""
+        with self._node.lock:
+            return set(self._node.held_districts())
+
+    def frontier(self, district: str) -> dict[FeedId, tuple[tuple[int, Link], ...]]:
+        """Feed → heads (sequence, link), sorted; several if the feed is forked."""
+        with self._node.lock:
+            return {
+                feed: tuple(sorted((head.sequence, head.link) for head in heads))
+                for feed, heads in self._node.store.frontier(district)
+            }
+
+    def opening(self, feed: FeedId) -> SignedOpening:
+        """The signed opening of a held feed."""
+        with self._node.lock:
+            row = self._node.store.feed(feed)
+        if row is None:
+            raise NotAuthentic("that feed is not held")
+        return row.signed
+
+    def runs(self, feed: FeedId, after: Iterable[tuple[int, Link]], budget_bytes: int) -> Iterator[Run]:
+        """Runs of a feed, from the given heads of a peer on, every branch, as far as the budget goes."""
+        with self._node.lock:
+            runs = list(self._node.store.runs_after(feed, tuple(after), budget_bytes))
+        yield from runs
+
+    def fork_proofs(self) -> list[ForkProof]:
+        """Every proof of fork held."""
+        with self._node.lock:
+            return [msgspec.msgpack.decode(proof, type=ForkProof) for _, proof in self._node.store.proofs()]
+
+    # --- taking ------------------------------------------------------------------------------------------------
+
+    def import_openings(self, openings: Iterable[SignedOpening]) -> int:
+        """Verify and keep openings; returns how many were new.
+
+        Raises:
+            OtherRealm, NotAuthentic, Malformed, LimitExceeded: the first bad one; those before it are kept.
+        """
+        node, new = self._node, 0
+        with node.lock:
+            for signed in openings:
+                feed = feed_id(signed)
+                if node.store.feed(feed) is not None:
+                    continue
+                opening = signed.opening()
+                if opening.realm != node.realm.id:
+                    raise OtherRealm("a feed's opening is of another realm")
+                certified = verify_chain(node.realm, opening.certificates)
+                verify_opening_signature(signed, certified.public_key)
+                theirs = [r for r in node.store.feeds(opening.district) if r.author == certified.node]
+                if len(theirs) >= FEEDS_PER_NODE_AND_DISTRICT_MAX:
+                    raise LimitExceeded("a node has opened too many feeds in one district")
+                with node.transaction():
+                    node.store.add_feed(feed, signed, opening.district, certified.node, opening.incarnation)
+                new += 1
+        return new
+
+    def import_runs(self, runs: Iterable[Run]) -> ImportReport:
+        """Verify and keep runs in one transaction; bad ones are refused one by one."""
+        node = self._node
+        new = known = 0
+        gaps: list[FeedId] = []
+        forks: list[FeedId] = []
+        refused: list[tuple[FeedId, str]] = []
+        ours = False
+        with node.lock:
+            verified: list[VerifiedRun] = []
+            for run in runs:
+                try:
+                    certified, _ = node.reader.author(FeedId(run.feed))
+                    verified.append(verify_run(node.realm.id, run, certified.public_key))
+                except PeerFault as error:
+                    refused.append((FeedId(run.feed), error.code))
+            with node.transaction():
+                for good in verified:
+                    added = node.store.add_run(good)
+                    if added is None:
+                        gaps.append(good.feed)
+                        continue
+                    new += added.new
+                    known += len(good.entries) - added.new
+                    if not added.new:
+                        continue
+                    author, district = node.reader.author(good.feed)
+                    if added.forked:
+                        forks.append(good.feed)
+                    ours = ours or good.feed == node.writer.feed(district)
+                    last = good.entries[-1].stamp
+                    node.hybrid.observe(last, node.now_ms())
+                    node.store.put_horizon(author.node, last, node.now_ms())
+                for feed in dict.fromkeys(forks):
+                    self._keep_proof(feed)
+        if ours:
+            node.begin_incarnation("a feed of this node was continued elsewhere")
+        for feed, code in refused:
+            log.warning("run.refused", feed=feed.hex(), code=code)
+        return ImportReport(
+            new=new, known=known, gaps=tuple(gaps), forks=tuple(dict.fromkeys(forks)), refused=tuple(refused)
+        )
+
+    def import_detached(self, feed: FeedId, previous: Link, entry: Entry) -> bool:
+        """Keep one urgent entry ahead of its feed, by its own signature; False if it was held.
+
+        Raises:
+            PeerFault: it is not authentic, or its feed has too many detached entries already.
+        """
+        node = self._node
+        with node.lock:
+            certified, _ = node.reader.author(feed)
+            if entry.signature is None:
+                raise NotAuthentic("a detached entry carries no signature")
+            link = entry_link(node.realm.id, feed, previous, entry)
+            verify_link(link, entry.signature, certified.public_key)
+            if node.store.by_link(link) is not None:
+                return False
+            with node.transaction():
+                node.store.add_detached(feed, previous, entry, link)
+            return True
+
+    def import_fork_proof(self, proof: ForkProof) -> bool:
+        """Verify and keep a proof of fork and both its branches; False if nothing of it was new."""
+        node = self._node
+        with node.lock:
+            feed = FeedId(proof.left.feed)
+            certified, _ = node.reader.author(feed)
+            check_fork_proof(node.realm.id, proof, certified.public_key)
+        report = self.import_runs([proof.left, proof.right])
+        return report.new > 0
+
+    def heard_from(self, node: NodeId, upto_stamp: int = 0) -> None:
+        """A peer was reached just now, and holds nothing of its own that this node lacks up to a stamp."""
+        with self._node.lock, self._node.transaction():
+            self._node.store.put_horizon(node, upto_stamp, self._node.now_ms())
+
+    def _keep_proof(self, feed: FeedId) -> None:
+        """Within a transaction: make the proof of a fork from the branches held, and keep it."""
+        proof = self._node.store.fork_proof(feed)
+        if proof is not None:
+            self._node.store.put_proof(feed, msgspec.msgpack.encode(proof))

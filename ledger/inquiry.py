@@ -1,0 +1,211 @@
+"""Questions across prescriptions: a patient's list, anomalies, digests, the horizon, the audit log (R11, R13).
+
+- The patient index maps a keyed hash of the identity to documents; without the district's index key it says nothing.
+- Entries that came by replication are indexed when the next question needs it, each once.
+- Every lookup of a patient is written to the audit log, sealed and hash-chained, before its answer is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import msgspec
+from msgspec import Struct
+
+from ledger.errors import Unreadable
+from ledger.events import Dispensed, Event, Patient, Person, PrescriptionIssued
+from ledger.guard import Horizon, Unheard
+from ledger.history import Anomaly, Prescription, state_digest
+from ledger.identity import NodeRole
+from ledger.ids import GOVERNANCE, DocumentId, district_document, tagged_hash
+from ledger.node import Node
+from ledger.patients import PatientState, fold_patient
+from ledger.persons import lookup_key
+from ledger.reading import State
+from ledger.vault import patient_index_key
+
+__all__ = ["Inquiry", "PatientList"]
+
+INDEX_BATCH = 2000
+"""Entries indexed in one transaction: some 50 ms."""
+UNHEARD_SHOWN_MAX = 64
+"""Nodes named in a horizon, those silent longest first: more than a screen shows."""
+_INDEXED = "indexed-arrival"
+_SETTLED = "settled-arrival"
+_AUDIT = "audit"
+
+
+class PatientList(Struct, frozen=True):
+    """A patient's prescriptions as known here, newest last, and the fold across them."""
+
+    prescriptions: Mapping[DocumentId, Prescription]
+    patient: PatientState
+    unread: int
+    """Entries of these prescriptions that are held but whose key is not."""
+
+
+class _AuditRecord(Struct, frozen=True, array_like=True):
+    at_ms: int
+    person: Person
+    purpose: str
+    patient: tuple[str, str]
+    found: int
+
+
+class Inquiry:
+    """Answers from one node's store. Thread-safe."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    # --- patients ---------------------------------------------------------------------------------------------
+
+    def patient(self, patient: Patient, *, person: Person, purpose: str) -> PatientList:
+        """A patient's prescriptions; logs the lookup first."""
+        node = self._node
+        with node.lock:
+            self.index_arrivals()
+            wanted = lookup_key(patient)
+            documents: set[DocumentId] = set()
+            for district in node.keyring.districts():
+                try:
+                    key = patient_index_key(node.keyring.index_key(district), *wanted)
+                except Unreadable:
+                    continue
+                documents.update(node.store.index(key))
+            record = _AuditRecord(node.now_ms(), person, purpose, wanted, len(documents))
+            self._audit(msgspec.msgpack.encode(record))
+            states = {d: node.reader.state(d) for d in sorted(documents)}
+            found = {d: state.prescription for d, state in states.items() if state is not None}
+            unread = sum(state.unread for state in states.values() if state is not None)
+            return PatientList(found, fold_patient(found), unread)
+
+    def index_event(self, event: Event, document: DocumentId) -> None:
+        """Within a transaction: index whom an event is about, if it says."""
+        patient: Patient | None = None
+        if isinstance(event, PrescriptionIssued | Dispensed):
+            patient = event.patient
+        if patient is None:
+            return
+        district = self._node.store.document_district(document)
+        if district is None:
+            return
+        try:
+            key = self._node.keyring.index_key(district)
+        except Unreadable:
+            return
+        self._node.store.put_index(patient_index_key(key, *lookup_key(patient)), document)
+
+    def index_arrivals(self) -> int:
+        """Index entries that came since the last time; returns how many were looked at."""
+        node, looked = self._node, 0
+        if not node.store.writable:
+            return 0
+        while True:
+            after = int.from_bytes(node.store.get_meta(_INDEXED) or b"", "big")
+            batch = node.store.arrivals(after, INDEX_BATCH)
+            if not batch:
+                return looked
+            with node.transaction():
+                for arrival, stored in batch:
+                    after = arrival
+                    fact = node.reader.open(stored).fact
+                    if fact is not None and fact.event is not None:
+                        self.index_event(fact.event, fact.document)
+                node.store.put_meta(_INDEXED, after.to_bytes(8, "big"))
+            looked += len(batch)
+
+    def settle(self, limit: int = INDEX_BATCH) -> int:
+        """Bring index and sealed snapshots up to date for up to `limit` arrivals; returns documents renewed."""
+        node = self._node
+        with node.lock:
+            self.index_arrivals()
+            after = int.from_bytes(node.store.get_meta(_SETTLED) or b"", "big")
+            batch = node.store.arrivals(after, limit)
+            if not batch:
+                return 0
+            documents = list(dict.fromkeys(stored.document for _, stored in batch))
+            with node.transaction():
+                for document in documents:
+                    fresh = node.reader.snapshot(document)
+                    if fresh is not None:
+                        node.store.put_snapshot(document, *fresh)
+                node.store.put_meta(_SETTLED, batch[-1][0].to_bytes(8, "big"))
+            return len(documents)
+
+    def _audit(self, record: bytes) -> None:
+        node = self._node
+        if not node.store.writable:
+            return
+        with node.transaction():
+            previous = node.store.audit_head()
+            sealed = node.seal_private(_AUDIT, previous, record)
+            node.store.append_audit(sealed, tagged_hash("audit", previous, sealed))
+
+    # --- what is odd ---------------------------------------------------------------------------------------------
+
+    def anomalies(self) -> Iterator[Anomaly]:
+        """Every anomaly of every prescription held, in order of document and id."""
+        for _, state in self.states():
+            yield from state.prescription.anomalies
+
+    def states(self, district: str | None = None) -> Iterator[tuple[DocumentId, State]]:
+        """Every prescription held, in order of its id."""
+        node = self._node
+        with node.lock:
+            own = {district_document(d) for d in node.held_districts()}
+            documents = sorted(set(node.store.documents(district)) - own)
+        for document in documents:
+            with node.lock:
+                state = node.reader.state(document)
+            if state is not None:
+                yield document, state
+
+    # --- digests ----------------------------------------------------------------------------------------------------
+
+    def frontier_digest(self, districts: list[str] | None = None) -> bytes:
+        """A hash of the set of entries: equal on nodes that hold the same entries of these districts."""
+        node = self._node
+        with node.lock:
+            parts: list[bytes] = []
+            for district in sorted(districts if districts is not None else node.held_districts()):
+                for feed, heads in sorted(node.store.frontier(district)):
+                    parts.append(feed)
+                    parts.extend(link for _, link in sorted((h.sequence, h.link) for h in heads))
+                parts.extend(sorted(node.store.detached_links(district)))
+            return tagged_hash("frontier", *parts)
+
+    def state_digest(self, districts: list[str] | None = None) -> bytes:
+        """A hash of the states: equal on nodes that hold the same entries and keys of these districts."""
+        names = sorted(districts if districts is not None else self._node.held_districts())
+        parts = [self._node.reader.governance().digest()]
+        for district in names:
+            if district == GOVERNANCE:
+                continue
+            for document, state in self.states(district):
+                parts += [document, state_digest(state.prescription)]
+        return tagged_hash("states", *parts)
+
+    def agency_silence_ms(self) -> int:
+        """How long no node of the agency has been heard; 0 at the agency itself or before it was ever heard."""
+        node = self._node
+        if node.identity.role is NodeRole.AGENCY:
+            return 0
+        agency = {row.author for row in node.store.feeds(GOVERNANCE)}
+        heard = [at for author, _, at in node.store.horizon() if author in agency]
+        return max(0, node.now_ms() - max(heard)) if heard else 0
+
+    # --- honesty about ignorance ----------------------------------------------------------------------------------
+
+    def horizon(self, district: str, state: State) -> Horizon:
+        """What was not heard, not read and not understood (R11), as far as it concerns this district."""
+        node = self._node
+        heard = {row_node: (stamp, at) for row_node, stamp, at in node.store.horizon()}
+        authors = {row.author for row in node.store.feeds(district)} - {node.identity.node}
+        unheard = sorted(((heard.get(a, (0, 0))[1], a) for a in authors))[:UNHEARD_SHOWN_MAX]
+        return Horizon(
+            unheard=tuple(Unheard(author, at) for at, author in unheard),
+            unread=state.unread,
+            data_as_of_ms=min((at for at, _ in unheard), default=node.now_ms()),
+        )
+

@@ -1,0 +1,218 @@
+"""Acts of the agency and of district authorities: keys, admission, revocation, levels, policy, retention (section 8).
+
+- Governance is one chain with one writer, the agency. What a district authority does, it does by certificate, so that
+  a broken computer can be replaced in week two without the agency: no dead end of trust.
+- A new epoch's key is wrapped to every unrevoked node of the district, and reaches each through the chain itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from msgspec import Struct
+
+from ledger.certificates import issue_node
+from ledger.enrolment import DistrictKey, EnrolmentPackage, EnrolmentRequest, make_package, wrap_key, unwrap_key
+from ledger.errors import NotPermitted, PeerFault
+from ledger.events import (
+    Event,
+    FeedEnd,
+    KeyEpochStarted,
+    Level,
+    NodeAdmitted,
+    NodeRevoked,
+    Person,
+    PolicySet,
+    ReadinessDeclared,
+    RetentionSet,
+    WrappedKey,
+)
+from ledger.identity import Certified, NodeRole, verify_chain
+from ledger.ids import GOVERNANCE, NodeId, district_document
+from ledger.node import Node, Receipt
+from ledger.policy import Policy, encode_policy
+
+__all__ = ["Issuer", "Stewardship"]
+
+CERTIFICATE_DAYS = 730
+"""Two years: renewal happens in peace; dates never decide whether an entry counts."""
+
+
+class Issuer(Struct, frozen=True):
+    """Who certifies: a signing key and its own chain, without the root."""
+
+    key: Ed25519PrivateKey
+    certificates: tuple[bytes, ...]
+
+
+class Stewardship:
+    """Governance as one node may exercise it. Thread-safe."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    # --- admission --------------------------------------------------------------------------------------------
+
+    def admit(
+        self,
+        request: EnrolmentRequest,
+        *,
+        person: Person,
+        issuer: Issuer | None = None,
+        districts: Sequence[str] = (),
+        days: int = CERTIFICATE_DAYS,
+        command: bytes | None = None,
+    ) -> EnrolmentPackage:
+        """Certify a node and hand it the keys of its district (and of `districts`, for the agency or an authority).
+
+        An authority is its own issuer and needs no one else; the agency gives the issuing key.
+
+        Raises:
+            NotPermitted: this node may not certify that role or district.
+        """
+        node = self._node
+        with node.lock:
+            own = node.identity
+            if own.role is NodeRole.AUTHORITY and issuer is None:
+                issuer = Issuer(node.keys.signing, own.certificates)
+                if request.district != own.district:
+                    raise NotPermitted("a district authority admits nodes of its own district only")
+            if issuer is None:
+                raise NotPermitted("only the agency and district authorities admit nodes")
+            certificates = issue_node(
+                issuer.key, issuer.certificates, request.public_key, request.wrapping_key, request.role,
+                request.district, request.name, node.now_ms(), days=days, entropy=node.entropy,
+            )  # fmt: skip
+            certified = verify_chain(node.realm, certificates)
+            wanted = list(dict.fromkeys([*([request.district] if request.district else []), *districts]))
+            if request.role is NodeRole.RELAY:
+                wanted = []
+            if own.role is NodeRole.AGENCY:
+                for district in wanted:
+                    self.ensure_district(district, person=person)
+                self._govern(NodeAdmitted, person, command, certificate=certificates[0])
+            return make_package(
+                node.realm, certificates, certified, issuer.key,
+                district_keys=[DistrictKey(d, e, k) for d in wanted for e, k in node.keyring.epochs(d)],
+                index_keys={d: node.keyring.index_key(d) for d in wanted},
+                entropy=node.entropy,
+            )  # fmt: skip
+
+    def ensure_district(self, district: str, *, person: Person) -> None:
+        """Make the first key of a district, if it has none."""
+        node = self._node
+        if district in node.keyring.districts():
+            return
+        with node.transaction():
+            node.keyring.add_district(district, 1, node.entropy.bytes(32))
+            node.keyring.add_index(district, node.entropy.bytes(32))
+            node.save_keyring()
+        self._govern(KeyEpochStarted, person, None, district=district, epoch=1)
+
+    # --- revocation and keys ------------------------------------------------------------------------------------
+
+    def revoke(
+        self, revoked: NodeId, *, person: Person, reason: str, good: Sequence[FeedEnd] | None = None,
+        new_epoch: bool = True, command: bytes | None = None,
+    ) -> Receipt:  # fmt: skip
+        """Revoke a node: what it wrote up to the named ends keeps its authority (default: what is held here).
+
+        Unless told otherwise, every district it could read gets a new key.
+        """
+        node = self._node
+        with node.lock:
+            if good is None:
+                good = [
+                    FeedEnd(row.feed, head.sequence, head.link)
+                    for row in node.store.feeds()
+                    if row.author == revoked
+                    for head in node.store.heads(row.feed)
+                ]
+            receipt = self._govern(NodeRevoked, person, command, node=revoked, good=tuple(good), reason=reason)
+            if new_epoch and not receipt.repeated:
+                for district in sorted({row.district for row in node.store.feeds() if row.author == revoked}):
+                    if district in node.keyring.districts():
+                        self.start_epoch(district, person=person)
+            return receipt
+
+    def start_epoch(self, district: str, *, person: Person, command: bytes | None = None) -> Receipt:
+        """Give a district a new key, wrapped to every unrevoked node that writes in it and to this one."""
+        node = self._node
+        with node.lock:
+            if command is not None and (done := node.first_result(command)) is not None:
+                return done
+            epoch = node.keyring.newest_epoch(district) + 1
+            key = node.entropy.bytes(32)
+            wrapped = tuple(
+                WrappedKey(reader.node, wrap_key(reader.wrapping_key, key, _context(district, epoch), node.entropy))
+                for reader in self._readers(district)
+            )
+            with node.transaction():
+                node.keyring.add_district(district, epoch, key)
+                node.save_keyring()
+            return self._govern(KeyEpochStarted, person, command, district=district, epoch=epoch, wrapped=wrapped)
+
+    def take_epochs(self) -> int:
+        """Unwrap the district keys that governance holds for this node; returns how many were new."""
+        node, new = self._node, 0
+        with node.lock:
+            for district, epoch, sealed in node.reader.governance().wrapped(node.identity.node):
+                if node.keyring.has(district, epoch):
+                    continue
+                try:
+                    key = unwrap_key(node.keys.wrapping, sealed, _context(district, epoch))
+                except PeerFault:
+                    continue  # Wrapped for a former key of this node.
+                node.keyring.add_district(district, epoch, key)
+                new += 1
+            if new:
+                with node.transaction():
+                    node.save_keyring()
+        return new
+
+    def _readers(self, district: str) -> list[Certified]:
+        node = self._node
+        governance = node.reader.governance()
+        readers: dict[NodeId, Certified] = {node.identity.node: node.identity}
+        for row in node.store.feeds(district):
+            certified, _ = node.reader.author(row.feed)
+            if certified.role is not NodeRole.RELAY and governance.revocation(certified.node) is None:
+                readers[certified.node] = certified
+        return [readers[n] for n in sorted(readers)]
+
+    # --- levels, policy, retention ----------------------------------------------------------------------------------
+
+    def declare(
+        self, level: Level, *, person: Person, districts: Sequence[str] = (), command: bytes | None = None
+    ) -> Receipt:
+        """Declare the readiness level, in some districts or in all."""
+        return self._govern(ReadinessDeclared, person, command, declared=level, districts=tuple(districts))
+
+    def set_policy(
+        self, policy: Policy, *, person: Person, legal_basis: str = "", command: bytes | None = None
+    ) -> Receipt:
+        """Put a policy in force. In a production realm emergency supply needs a legal basis."""
+        return self._govern(
+            PolicySet, person, command, policy=encode_policy(policy), legal_basis=legal_basis
+        )
+
+    def retire(self, before_month: int, *, person: Person, command: bytes | None = None) -> Receipt:
+        """Retire documents issued before a month (`ledger.ids.month_number`)."""
+        return self._govern(RetentionSet, person, command, before_month=before_month)
+
+    def _govern(self, kind: type[Event], person: Person, command: bytes | None, **fields: object) -> Receipt:
+        node = self._node
+        if node.identity.role is not NodeRole.AGENCY:
+            raise NotPermitted("only the agency writes governance")
+        with node.lock:
+            command = command or node.new_command()
+            done = node.first_result(command)
+            if done is not None:
+                return done
+            event = kind(person=person, command=command, governance=node.reader.governance().mark, **fields)  # type: ignore[arg-type]
+            return node.write(GOVERNANCE, district_document(GOVERNANCE), event)
+
+
+def _context(district: str, epoch: int) -> bytes:
+    return b"epoch\0" + epoch.to_bytes(4, "big") + district.encode()

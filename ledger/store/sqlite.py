@@ -1,0 +1,525 @@
+"""The embedded store: SQLite. See `ledger.store.port` for what it guarantees.
+
+Rows point to feeds and documents by small numbers; an entry carries its previous link, so that it can be checked
+where it stands. Documents carry the number and the XOR of the links of their entries, so that a damaged index cannot
+hide one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from hashlib import sha256
+from pathlib import Path
+
+from ledger.errors import InvalidInput, LedgerBug, StoreDamaged, VersionUnknown
+from ledger.feed import Entry, ForkProof, Run, SignedOpening, VerifiedRun, entry_link, feed_id, genesis_link
+from ledger.ids import DocumentId, FeedId, Link, NodeId, RealmId, tagged_hash
+from ledger.store import runs
+from ledger.store.connection import Connection, WriterLock, sync_directory
+from ledger.store.continuity import advance, is_proven, read_token, write_token
+from ledger.store.port import Added, BranchRow, FeedRow, Head, StoredEntry
+from ledger.store.records import Records
+from ledger.store.schema import SCHEMA, SCHEMA_VERSION
+
+__all__ = ["SQLiteStore", "create_store", "open_store"]
+
+DETACHED = -1
+DOCUMENT_IDS_CACHED_MAX = 200_000
+"""Row numbers of documents kept while importing: some 20 MB."""
+_COLUMNS = (
+    "e.feed, e.branch, e.sequence, e.stamp, e.document, e.lane, e.epoch, e.commitment, e.sealed, e.sealed_hash, "
+    "e.signature, e.previous, e.link"
+)
+_INSERT = "INSERT INTO entry VALUES(NULL,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+
+
+def _xor(left: bytes, right: bytes) -> bytes:
+    return (int.from_bytes(left, "big") ^ int.from_bytes(right, "big")).to_bytes(32, "big")
+
+
+def create_store(path: Path, realm: RealmId) -> SQLiteStore:
+    """Make a new store; the file appears whole or not at all.
+
+    Raises:
+        InvalidInput: there is a file already.
+    """
+    if path.exists():
+        raise InvalidInput("there is a store already", advice="open it, or choose another directory")
+    fresh = path.with_name(path.name + ".new")
+    fresh.unlink(missing_ok=True)
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    # SQLite accepts an empty file as a new database; ours never is empty once it has its name.
+    os.write(descriptor, b"")
+    os.close(descriptor)
+    _write_schema(fresh, realm)
+    fresh.replace(path)
+    sync_directory(path.parent)
+    return open_store(path)
+
+
+def _write_schema(path: Path, realm: RealmId) -> None:
+    import sqlite3
+
+    database = sqlite3.connect(path, isolation_level=None)
+    try:
+        database.execute("PRAGMA synchronous=EXTRA")
+        database.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
+        values = [("realm-id", realm), ("feeds", b"\0" * 8), ("branches", b"\0" * 8)]
+        database.executemany("INSERT INTO meta VALUES(?,?)", [(n, v + _checksum(n.encode(), v)) for n, v in values])
+    finally:
+        database.close()
+
+
+def _checksum(*parts: bytes) -> bytes:
+    return tagged_hash("row", *parts)[:8]
+
+
+def open_store(path: Path, *, writable: bool = True) -> SQLiteStore:
+    """Open a store. `continuity_proven` says whether it is the one that was last open here.
+
+    Raises:
+        NotFound, StoreBusy, StoreDamaged, VersionUnknown: as their names say.
+    """
+    lock = WriterLock(path.with_name(path.name + ".lock")) if writable and path.exists() else None
+    try:
+        return SQLiteStore(Connection(path, writable=writable), lock)
+    except BaseException:
+        if lock is not None:
+            lock.release()
+        raise
+
+
+class SQLiteStore(Records):
+    """A store in one SQLite file. Not thread-safe: its owner serialises."""
+
+    def __init__(self, connection: Connection, lock: WriterLock | None) -> None:
+        super().__init__(connection)
+        self.writable = connection.writable
+        self._lock = lock
+        self._feed_numbers: dict[FeedId, int] = {}
+        self._rows: dict[int, FeedRow] = {}
+        self._documents: dict[tuple[bytes, str], int] = {}
+        version = connection.one("PRAGMA user_version")
+        if version is None or version[0] != SCHEMA_VERSION:
+            if version is not None and version[0] > SCHEMA_VERSION:
+                raise VersionUnknown(f"the store has version {version[0]}; this software reads {SCHEMA_VERSION}")
+            raise StoreDamaged("the store names no version", where=str(connection.path))
+        self.realm = RealmId(self.get_meta("realm-id") or b"")
+        self._check_feeds()
+        self.continuity_proven = self._advance_continuity() if self.writable else False
+
+    # --- life -------------------------------------------------------------------------------------------------
+
+    def _check_feeds(self) -> None:
+        """No feed, branch or head may be missing or other than its entries say."""
+        feeds, branches = self._c.all("SELECT id, feed FROM feed ORDER BY feed"), self._c.all("SELECT * FROM branch")
+        for name, rows in (("feeds", feeds), ("branches", branches)):
+            if int.from_bytes(self.get_meta(name) or b"", "big") != len(rows):
+                raise StoreDamaged(f"the number of {name} is not what was written", where=name)
+        for number, feed in feeds:
+            self._feed_numbers[FeedId(feed)] = number
+        for number, branch, _, _, sequence, link, _ in branches:
+            row = self._row(number)
+            if sequence == 0:
+                if link != genesis_link(row.signed):
+                    raise StoreDamaged("the head of an empty feed is wrong", where=f"feed {row.feed.hex()}")
+                continue
+            found = self._c.one(
+                "SELECT link, (SELECT max(sequence) FROM entry WHERE feed=?1 AND branch=?2) FROM entry "
+                "WHERE feed=?1 AND sequence=?3 AND branch=?2", (number, branch, sequence),
+            )  # fmt: skip
+            if found is None or found[0] != link or found[1] != sequence:
+                raise StoreDamaged("a feed does not end where it says", where=f"feed {row.feed.hex()}")
+
+    def _advance_continuity(self) -> bool:
+        path = self._c.path.with_name(self._c.path.name + ".continuity")
+        in_database, in_file = self.get_meta("continuity"), read_token(path)
+        proven = is_proven(in_database, in_file)
+        following = advance(in_file) if proven and in_file else os.urandom(32)
+        write_token(path, following)
+        with self.transaction():
+            self.put_meta("continuity", following)
+        return proven
+
+    def close(self) -> None:
+        """Release files and lock."""
+        self._c.close()
+        if self._lock is not None:
+            self._lock.release()
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """All or nothing; durable when it has ended."""
+        return self._c.transaction()
+
+    # --- feeds -------------------------------------------------------------------------------------------------
+
+    def add_feed(self, feed: FeedId, signed: SignedOpening, district: str, author: NodeId, incarnation: int) -> None:
+        """Hold an opening; nothing if it is held."""
+        if self._number(feed) is not None:
+            return
+        check = _checksum(feed, district.encode(), author, incarnation.to_bytes(8, "big"), signed.body, signed.signature)
+        number = self._c.insert(
+            "INSERT INTO feed VALUES(NULL,?,?,?,?,?,?,?)",
+            (feed, district, author, incarnation, signed.body, signed.signature, check),
+        )
+        self._c.run("INSERT INTO branch VALUES(?,0,NULL,NULL,0,?,0)", (number, genesis_link(signed)))
+        self._count("feeds", 1)
+        self._count("branches", 1)
+
+    def _count(self, name: str, more: int) -> None:
+        self.put_meta(name, (int.from_bytes(self.get_meta(name) or b"", "big") + more).to_bytes(8, "big"))
+
+    def _number(self, feed: FeedId) -> int | None:
+        known = self._feed_numbers.get(feed)
+        if known is None:
+            row = self._c.one("SELECT id FROM feed WHERE feed=?", (feed,))
+            if row is None:
+                return None
+            known = int(row[0])
+            if not self._c.in_transaction:  # A rolled-back number may be given to another feed.
+                self._feed_numbers[feed] = known
+        return known
+
+    def _row(self, number: int) -> FeedRow:
+        known = self._rows.get(number)
+        if known is None:
+            row = self._c.one("SELECT * FROM feed WHERE id=?", (number,))
+            if row is None:
+                raise StoreDamaged("an entry's feed is missing", where=f"feed row {number}")
+            _, feed, district, author, incarnation, body, signature, check = row
+            signed = SignedOpening(body, signature)
+            if feed != feed_id(signed) or check != _checksum(
+                feed, district.encode(), author, incarnation.to_bytes(8, "big"), body, signature
+            ):
+                raise StoreDamaged("a feed's opening is not what was written", where=f"feed row {number}")
+            known = FeedRow(FeedId(feed), signed, district, NodeId(author), incarnation)
+            if not self._c.in_transaction:
+                self._rows[number] = known
+        return known
+
+    def feed(self, feed: FeedId) -> FeedRow | None:
+        """One feed."""
+        number = self._number(feed)
+        return None if number is None else self._row(number)
+
+    def feeds(self, district: str | None = None) -> list[FeedRow]:
+        """All feeds, by id."""
+        rows = [self._row(number) for (number,) in self._c.all("SELECT id FROM feed ORDER BY feed")]
+        return [row for row in rows if district is None or row.district == district]
+
+    def heads(self, feed: FeedId) -> list[Head]:
+        """The ends of a feed's branches, by branch."""
+        return [
+            Head(branch, sequence, Link(link), stamp)
+            for branch, sequence, link, stamp in self._c.all(
+                "SELECT branch, sequence, link, stamp FROM branch WHERE feed=? ORDER BY branch", (self._number(feed),)
+            )
+        ]
+
+    def frontier(self, district: str) -> list[tuple[FeedId, list[Head]]]:
+        """Every feed of a district with its ends, by id."""
+        return [(row.feed, self.heads(row.feed)) for row in self.feeds(district)]
+
+    def _branch_rows(self, district: str) -> Iterator[tuple[FeedId, BranchRow]]:
+        for number, branch, parent, parts in self._c.all(
+            "SELECT feed, branch, parent, parts FROM branch WHERE branch>0 ORDER BY feed, branch"
+        ):
+            row = self._row(number)
+            if row.district == district:
+                yield row.feed, BranchRow(branch, parent, parts)
+
+    def branches(self, district: str) -> Mapping[FeedId, list[BranchRow]]:
+        """How the forked feeds of a district branch."""
+        found: dict[FeedId, list[BranchRow]] = {}
+        for feed, row in self._branch_rows(district):
+            found.setdefault(feed, []).append(row)
+        return found
+
+    def forks(self, district: str) -> dict[FeedId, int]:
+        """Forked feeds of a district and the lowest sequence at which branches part."""
+        return {feed: min(r.sequence for r in rows) for feed, rows in self.branches(district).items()}
+
+    def forks_basis(self, district: str) -> bytes:
+        """A hash of how the feeds of a district are forked, independent of arrival."""
+        parts: list[bytes] = []
+        for feed, rows in sorted(self.branches(district).items()):
+            parts += [feed, *(r.sequence.to_bytes(8, "big") for r in sorted(rows, key=lambda r: r.sequence))]
+            parts += sorted(head.link for head in self.heads(feed))
+        return tagged_hash("forks", *parts)
+
+    # --- entries -----------------------------------------------------------------------------------------------
+
+    def _document(self, document: bytes, district: str) -> int:
+        place = (document, district)
+        known = self._documents.get(place)
+        if known is None:
+            row = self._c.one("SELECT id FROM document WHERE document=? AND district=?", place)
+            known = (
+                int(row[0])
+                if row is not None
+                else self._c.insert("INSERT INTO document VALUES(NULL,?,?,0,?)", (document, district, bytes(32)))
+            )
+            if len(self._documents) >= DOCUMENT_IDS_CACHED_MAX:
+                self._documents.clear()
+            self._documents[place] = known
+        return known
+
+    def _insert(
+        self, number: int, branch: int, district: str, items: Sequence[tuple[Entry, Link, Link]]
+    ) -> None:
+        """Insert entries (with previous link and link) and account for them in their documents."""
+        rows, changes = [], dict[int, tuple[int, int]]()
+        for e, previous, link in items:
+            document = self._document(e.document, district)
+            rows.append(
+                (number, branch, e.sequence, e.stamp, document, e.lane, e.epoch, e.commitment, e.sealed,
+                 e.sealed_hash, e.signature, previous, link)
+            )  # fmt: skip
+            count, xor = changes.get(document, (0, 0))
+            changes[document] = count + 1, xor ^ int.from_bytes(link, "big")
+        self._c.run_many(_INSERT, rows)
+        self._account(changes)
+
+    def _account(self, changes: Mapping[int, tuple[int, int]]) -> None:
+        rows = []
+        for document, (count, xor) in changes.items():
+            row = self._c.one("SELECT entries, digest FROM document WHERE id=?", (document,))
+            if row is None:
+                raise LedgerBug("a document's row has gone while writing to it")
+            digest = (int.from_bytes(row[1], "big") ^ xor).to_bytes(32, "big")
+            rows.append((row[0] + count, digest, document))
+        self._c.run_many("UPDATE document SET entries=?, digest=? WHERE id=?", rows)
+
+    def transaction_failed(self) -> None:
+        """Forget row numbers that a failed transaction may have made."""
+        self._documents.clear()
+
+    def add_own(self, feed: FeedId, previous: Link, entry: Entry, link: Link) -> None:
+        """Append one entry of ours at the end of the main branch."""
+        number = self._number(feed)
+        if number is None:
+            raise LedgerBug("an entry was written to a feed that is not open")
+        district = self._row(number).district
+        self._insert(number, 0, district, [(entry, previous, link)])
+        self._c.run(
+            "UPDATE branch SET sequence=?, link=?, stamp=? WHERE feed=? AND branch=0",
+            (entry.sequence, link, entry.stamp, number),
+        )
+
+    def add_run(self, run: VerifiedRun) -> Added | None:
+        """Chain a run to what is held; None if it joins nothing (a gap)."""
+        number = self._number(run.feed)
+        if number is None:
+            return None
+        row = self._row(number)
+        first = run.entries[0].sequence
+        at = self._place_of(number, run.previous, first - 1)
+        if at is None:
+            # It may still overlap: an entry of the run itself may be held.
+            at = self._held_in(number, run)
+            if at is None:
+                return None
+        branch, skip = self._follow(number, at, run)
+        if skip == len(run.entries):
+            return Added(0, forked=False)
+        previous = run.links[skip - 1] if skip else run.previous
+        sequence = run.entries[skip].sequence
+        end = self._c.one("SELECT sequence FROM branch WHERE feed=? AND branch=?", (number, branch))
+        forked = end is not None and end[0] >= sequence
+        if forked:
+            branch = self._part(number, branch, sequence)
+        entries, links = run.entries[skip:], run.links[skip:]
+        moved = self._attach_detached(number, links)
+        before = (previous, *links[:-1])
+        self._insert(number, branch, row.district, list(zip(entries, before, links, strict=True)))
+        self._c.run(
+            "UPDATE branch SET sequence=?, link=?, stamp=? WHERE feed=? AND branch=?",
+            (entries[-1].sequence, links[-1], entries[-1].stamp, number, branch),
+        )
+        return Added(len(entries) - moved, forked=forked)
+
+    def _place_of(self, number: int, link: bytes, sequence: int) -> int | None:
+        """The branch on which this link stands at this sequence; the main branch for the start of the feed."""
+        if sequence == 0:
+            return 0 if link == genesis_link(self._row(number).signed) else None
+        row = self._c.one(
+            "SELECT branch FROM entry WHERE feed=? AND sequence=? AND branch>=0 AND link=?", (number, sequence, link)
+        )
+        return None if row is None else int(row[0])
+
+    def _held_in(self, number: int, run: VerifiedRun) -> int | None:
+        for entry, link in zip(run.entries, run.links, strict=True):
+            branch = self._place_of(number, link, entry.sequence)
+            if branch is not None:
+                return branch
+        return None
+
+    def _follow(self, number: int, branch: int, run: VerifiedRun) -> tuple[int, int]:
+        """How far the run says what is held: the branch it ends on and the number of entries to skip."""
+        skip = 0
+        end = self._c.one("SELECT max(sequence) FROM branch WHERE feed=?", (number,))
+        if end is None or run.entries[0].sequence > end[0]:
+            return branch, 0
+        for index, (entry, link) in enumerate(zip(run.entries, run.links, strict=True)):
+            found = self._place_of(number, link, entry.sequence)
+            if found is not None:
+                branch, skip = found, index + 1
+            elif skip or entry.sequence > end[0]:
+                break
+        return branch, skip
+
+    def _part(self, number: int, parent: int, sequence: int) -> int:
+        row = self._c.one("SELECT max(branch) FROM branch WHERE feed=?", (number,))
+        branch = int(row[0]) + 1 if row else 1
+        self._c.run("INSERT INTO branch VALUES(?,?,?,?,0,?,0)", (number, branch, parent, sequence, bytes(32)))
+        self._count("branches", 1)
+        return branch
+
+    def _attach_detached(self, number: int, links: Sequence[Link]) -> int:
+        """Make room for entries of a run that were held detached; returns how many."""
+        held = self._c.all("SELECT arrival, document, link FROM entry WHERE feed=? AND branch<0", (number,))
+        if not held:
+            return 0
+        wanted, gone = set(links), []
+        changes: dict[int, tuple[int, int]] = {}
+        for arrival, document, link in held:
+            if link in wanted:
+                gone.append((arrival,))
+                count, xor = changes.get(document, (0, 0))
+                changes[document] = count - 1, xor ^ int.from_bytes(link, "big")
+        self._c.run_many("DELETE FROM entry WHERE arrival=?", gone)
+        self._account(changes)
+        return len(gone)
+
+    def add_detached(self, feed: FeedId, previous: Link, entry: Entry, link: Link) -> None:
+        """Hold an entry ahead of its feed.
+
+        Raises:
+            LimitExceeded: the feed has too many detached entries.
+        """
+        number = self._number(feed)
+        if number is None or self.by_link(link) is not None:
+            return
+        runs.check_detached_room(self._c.one("SELECT count(*) FROM entry WHERE feed=? AND branch<0", (number,)))
+        row = self._c.one("SELECT min(branch) FROM entry WHERE feed=? AND sequence=?", (number, entry.sequence))
+        branch = min(0, row[0] if row and row[0] is not None else 0) + DETACHED
+        self._insert(number, branch, self._row(number).district, [(entry, previous, link)])
+
+    def detached_links(self, district: str) -> list[Link]:
+        """Links of detached entries, sorted."""
+        rows = self._c.all("SELECT feed, link FROM entry WHERE branch<0 AND feed IN (SELECT id FROM feed)")
+        return sorted(Link(link) for number, link in rows if self._row(number).district == district)
+
+    def _stored(self, row: Sequence[object], document: DocumentId) -> StoredEntry:
+        number, branch, sequence, stamp, _, lane, epoch, commitment, sealed, sealed_hash, signature, previous, link = row
+        feed = self._row(number).feed  # type: ignore[arg-type]
+        try:
+            stored = StoredEntry(
+                feed, branch if branch >= 0 else 0, sequence, stamp, document, lane, epoch, commitment, sealed,  # type: ignore[operator,arg-type]
+                sealed_hash, signature, previous, link, branch < 0,  # type: ignore[operator,arg-type]
+            )  # fmt: skip
+            whole = entry_link(self.realm, feed, previous, stored.entry()) == link  # type: ignore[arg-type]
+        except (TypeError, ValueError, OverflowError) as error:
+            raise StoreDamaged("an entry is not what was written", where=f"feed {feed.hex()} {sequence}") from error
+        if not whole:
+            raise StoreDamaged("an entry is not what was written", where=f"feed {feed.hex()} sequence {sequence}")
+        return stored
+
+    def by_link(self, link: Link) -> StoredEntry | None:
+        """The entry with this link."""
+        row = self._c.one(
+            f"SELECT {_COLUMNS}, d.document FROM entry e JOIN document d ON d.id=e.document "  # noqa: S608
+            "WHERE substr(e.link,1,8)=? AND e.link=?", (link[:8], link),
+        )  # fmt: skip
+        return None if row is None else self._stored(row[:-1], DocumentId(row[-1]))
+
+    def entries_of(self, document: DocumentId) -> list[StoredEntry]:
+        """Every entry of a document, checked."""
+        place = self._place(document)
+        if place is None:
+            return []
+        number, _, count, digest = place
+        found = [
+            self._stored(row, document)
+            for row in self._c.all(f"SELECT {_COLUMNS} FROM entry e WHERE e.document=?", (number,))  # noqa: S608
+        ]
+        xor = 0
+        for entry in found:
+            xor ^= int.from_bytes(entry.link, "big")
+        if len(found) != count or xor.to_bytes(32, "big") != digest:
+            raise StoreDamaged("entries of a document are missing", where=f"document {document.hex()}")
+        return sorted(found, key=lambda e: (e.feed, e.sequence, e.link))
+
+    def _place(self, document: DocumentId) -> tuple[int, str, int, bytes] | None:
+        rows = self._c.all(
+            "SELECT id, district, entries, digest FROM document WHERE document=? ORDER BY district", (document,)
+        )
+        return rows[0] if rows else None
+
+    def document_basis(self, document: DocumentId) -> bytes:
+        """A digest of exactly which entries of a document are held; empty if none."""
+        place = self._place(document)
+        return b"" if place is None else place[2].to_bytes(8, "big") + place[3]
+
+    def document_district(self, document: DocumentId) -> str | None:
+        """The district in which a document stands."""
+        place = self._place(document)
+        return None if place is None else place[1]
+
+    def documents(self, district: str | None = None) -> Iterator[DocumentId]:
+        """Every document of which an entry is held."""
+        for document, where in self._c.all("SELECT document, district FROM document WHERE entries>0"):
+            if district is None or where == district:
+                yield DocumentId(document)
+
+    def arrivals(self, after: int, limit: int) -> list[tuple[int, StoredEntry]]:
+        """Entries in order of arrival, after an arrival number."""
+        rows = self._c.all(
+            f"SELECT e.arrival, d.document, {_COLUMNS} FROM entry e JOIN document d ON d.id=e.document "  # noqa: S608
+            "WHERE e.arrival>? ORDER BY e.arrival LIMIT ?", (after, limit),
+        )  # fmt: skip
+        return [(row[0], self._stored(row[2:], DocumentId(row[1]))) for row in rows]
+
+    def chain(self, feed: FeedId, branch: int, after: int, limit: int) -> list[StoredEntry]:
+        """Up to `limit` entries of one branch's own rows after a sequence, in order."""
+        rows = self._c.all(
+            f"SELECT d.document, {_COLUMNS} FROM entry e JOIN document d ON d.id=e.document "  # noqa: S608
+            "WHERE e.feed=? AND e.branch=? AND e.sequence>? ORDER BY e.sequence LIMIT ?",
+            (self._number(feed), branch, after, limit),
+        )
+        return [self._stored(row[1:], DocumentId(row[0])) for row in rows]
+
+    def position(self, feed: FeedId, sequence: int, link: Link) -> int | None:
+        """The branch on which a link stands at a sequence, if it is held."""
+        number = self._number(feed)
+        return None if number is None else self._place_of(number, link, sequence)
+
+    def runs_after(self, feed: FeedId, after: tuple[tuple[int, Link], ...], budget_bytes: int) -> Iterator[Run]:
+        """What a peer with these heads lacks of a feed, branch by branch, up to a budget."""
+        return runs.runs_after(self, feed, after, budget_bytes)
+
+    def fork_proof(self, feed: FeedId) -> ForkProof | None:
+        """Make the proof of the first fork of a feed from the branches held."""
+        return runs.fork_proof(self, feed)
+
+    def branch_rows(self, feed: FeedId) -> list[BranchRow]:
+        """Branches of one feed but the main one."""
+        rows = self._c.all(
+            "SELECT branch, parent, parts FROM branch WHERE feed=? AND branch>0 ORDER BY branch", (self._number(feed),)
+        )
+        return [BranchRow(*row) for row in rows]
+
+    def drop_content(self, document: DocumentId) -> int:
+        """Retention: drop the sealed bytes of a document, keep its places; returns how many."""
+        rows = [(sha256(e.sealed).digest(), e.link[:8], e.link) for e in self.entries_of(document) if e.sealed is not None]
+        self._c.run_many(
+            "UPDATE entry SET sealed=NULL, sealed_hash=? WHERE substr(link,1,8)=? AND link=?", rows
+        )
+        self._c.run("DELETE FROM snapshot WHERE document=?", (document,))
+        return len(rows)
+
+    def verify(self) -> Iterator[StoredEntry]:
+        """Every chained entry in order of feed, branch and sequence, each checked against its predecessor."""
+        return runs.verify(self)

@@ -1,0 +1,33 @@
+"""What replication needs of a ledger. `ledger.exchange.Exchange` is the one that production uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+from ledger.exchange import ImportReport
+from ledger.feed import Entry, ForkProof, Run, SignedOpening
+from ledger.ids import FeedId, Link, RealmId
+
+__all__ = ["Frontier", "Heads", "Replica"]
+
+Heads = tuple[tuple[int, Link], ...]
+"""Sequence and link of every branch's end, ascending."""
+Frontier = dict[FeedId, Heads]
+"""What is held of a district."""
+
+
+class Replica(Protocol):
+    """A set of feeds that can be told of and added to."""
+
+    @property
+    def realm(self) -> RealmId: ...
+    def districts(self) -> set[str]: ...
+    def frontier(self, district: str) -> Frontier: ...
+    def opening(self, feed: FeedId) -> SignedOpening: ...
+    def runs(self, feed: FeedId, after: Iterable[tuple[int, Link]], budget_bytes: int) -> Iterator[Run]: ...
+    def fork_proofs(self) -> list[ForkProof]: ...
+    def import_openings(self, openings: Iterable[SignedOpening]) -> int: ...
+    def import_runs(self, runs: Iterable[Run]) -> ImportReport: ...
+    def import_detached(self, feed: FeedId, previous: Link, entry: Entry) -> bool: ...
+    def import_fork_proof(self, proof: ForkProof) -> bool: ...
