@@ -184,6 +184,7 @@ class Exchange:
                 return False
             with node.transaction():
                 node.store.add_detached(feed, previous, entry, link)
+                node.hybrid.observe(entry.stamp, node.now_ms())
             return True
 
     def import_fork_proof(self, proof: ForkProof) -> bool:

@@ -11,6 +11,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
+
 from ledger import (
     Basis,
     ControlledClass,
@@ -19,6 +21,7 @@ from ledger import (
     Level,
     NotPermitted,
     Receipt,
+    SeededEntropy,
     Supply,
     Verdict,
 )
@@ -26,10 +29,11 @@ from ledger.ids import GOVERNANCE, DocumentId
 from ledger.placement import CustodyPlan
 from ledger.policy import default_policy
 from nodes.cli.output import Output, hexed
-from nodes.content import demo_orders
+from nodes.content import prescriptions
 from nodes.demo_world import STOCKHOLM, UPPSALA, Site, World
-from nodes.fhir import ImportedPrescription, Refusal, read_path
-from nodes.prescribing import order_of
+from nodes.fhir import ImportedPrescription, Refusal, read_path, tally
+from nodes.fhir_types import Standing
+from nodes.prescribing import issue_imported, order_of
 
 __all__ = ["run_demo"]
 
@@ -88,7 +92,7 @@ def run_demo(output: Output, *, source: Path | None, directory: Path | None, see
 
 
 def _play(story: Story, world: World, source: Path | None) -> dict[str, object]:
-    orders, imported = _orders(story, source)
+    orders, imported = _orders(story, source, world)
     existing = _before(story, world, orders)
     _outage(story, world, existing)
     shared = _islands(story, world, orders, existing)
@@ -97,35 +101,43 @@ def _play(story: Story, world: World, source: Path | None) -> dict[str, object]:
     return imported
 
 
-def _orders(story: Story, source: Path | None) -> tuple[Iterator[IssuePrescription], dict[str, object]]:
+def _orders(story: Story, source: Path | None, world: World) -> tuple[Iterator[IssuePrescription], dict[str, object]]:
     """Orders without end: the imported ones first, then the built-in ones, so that the story can be told on any input."""
-    taken: list[IssuePrescription] = []
-    refusals: list[Refusal] = []
+    today, seed = world["agency"].ledger.today(), world.seed
+    soder = world[SODER]
+    dispensable: list[IssuePrescription] = []
+    results = list(read_path(source)) if source is not None else []
     if source is not None:
         story.chapter(f"Prescriptions from {source}")
-        for found in read_path(source):
+        for found in results:
             if isinstance(found, ImportedPrescription):
-                taken.append(order_of(found, found.prescriber))
-            else:
-                refusals.append(found)
-        requests = len(taken) + sum(1 for r in refusals if r.resource_type == "MedicationRequest")
-        share = len(taken) / requests if requests else 0.0
-        story.tell("import", f"of {requests} MedicationRequests", f"{len(taken)} taken ({share:.0%})", taken=len(taken))
-        for refusal in refusals:
-            story.tell("import", f"refused {refusal.element}", refusal.reason, good=False)
+                issue_imported(soder.ledger, found, person=soder.person, chosen_pharmacy=world[EKEN].node)
+                if found.standing is Standing.DISPENSABLE:
+                    dispensable.append(order_of(found))
+        counted = tally(results)
+        story.tell(
+            SODER, f"takes in {counted.taken} of {counted.taken + counted.refused} MedicationRequests",
+            f"{counted.share:.0%} issued", taken=counted.taken, refused=counted.refused,
+        )  # fmt: skip
+        for refusal in results:
+            if isinstance(refusal, Refusal):
+                story.tell("import", f"refused at {refusal.element}", refusal.reason, good=False)
+        world.clock.advance(minutes=1)
 
     def endless() -> Iterator[IssuePrescription]:
-        yield from taken
-        while True:
-            yield from demo_orders()
+        yield from dispensable
+        for made in prescriptions(SeededEntropy(world.seed), soder.ledger.today()):
+            yield order_of(made)
 
-    report = {"taken": len(taken), "refused": [{"element": r.element, "reason": r.reason} for r in refusals]}
+    refusals = [r for r in results if isinstance(r, Refusal)]
+    report = {
+        "taken": len(results) - len(refusals),
+        "refused": [{"element": r.element, "reason": r.reason} for r in refusals],
+    }
     return endless(), report
 
 
 def _issue(world: World, site: Site, order: IssuePrescription, **changes: object) -> Receipt:
-    import msgspec
-
     fields = {"issued": world_day(world), "valid_until": "", "valid_from": None, "first_fill_before": None, **changes}
     return site.ledger.prescribe(msgspec.structs.replace(order, **fields), person=site.person)
 
@@ -163,7 +175,7 @@ def _before(story: Story, world: World, orders: Iterator[IssuePrescription]) -> 
         order = next(o for o in orders if _class_of(o) == wanted)
         receipt = _issue(world, soder, order, holder=soder.node, chosen_pharmacy=world[chosen].node, fills=max(order.fills, 3), interval_days=0)
         existing[label] = receipt.document
-        story.tell(SODER, f"prescribes {order.product.name} {order.product.strength}", "issued", prescription=receipt.document)
+        story.tell(SODER, f"prescribes {order.product.name}", "issued", prescription=receipt.document)
     moved = soder.ledger.plan_custody(CustodyPlan(days=30), person=soder.person)
     story.tell(SODER, "runs the nightly custody plan", f"fills of {len(moved)} prescriptions stand at the chosen pharmacies")
     story.check(len(moved) == len(existing), "the plan moves every fill")
@@ -221,6 +233,7 @@ def _islands(
     world.replicate()
     _dispense(bjorken, acute.document, Supply(fill=1))
     story.tell(BJORKEN, "dispenses a prescription issued inside the island", "permitted on custody")
+    world.replicate()
 
     paper = _issue(world, soder, next(o for o in orders if _class_of(o) == "ordinary"), bearer=True, chosen_pharmacy=None, fills=2)
     code = soder.ledger.papers.print(paper.document)

@@ -52,7 +52,7 @@ class World:
     """Agency, two prescribers and four pharmacies in two districts, and which of them can talk."""
 
     def __init__(self, directory: Path, seed: int) -> None:
-        self.directory = directory
+        self.directory, self.seed = directory, seed
         self.clock = DemoClock(1_795_500_000_000)
         self.unlock = UnlockFile(directory / "unlock" / "secret")
         self.founded: Founded = found_realm(

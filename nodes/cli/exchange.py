@@ -12,7 +12,8 @@ from nodes.bundle import decode_frontier, encode_frontier, export_bundle, import
 from nodes.cli.common import add_command, document_of, open_ledger, person_of
 from nodes.cli.output import Output
 from nodes.fhir import ImportedPrescription, read_path
-from nodes.prescribing import order_of
+from nodes.fhir_types import Options
+from nodes.prescribing import issue_imported
 
 __all__ = ["add_commands"]
 
@@ -66,7 +67,7 @@ def _import(options: argparse.Namespace, output: Output) -> int:
     with open_ledger(options) as ledger:
         for path in options.files:
             with path.open("rb") as source:
-                report = import_bundle(ledger.exchange, source)
+                report = import_bundle(ledger.exchange, source, realm=ledger.node.realm)
             reports[str(path)] = report
             failed += not report.complete
             output.note(
@@ -111,17 +112,20 @@ def _import_fhir(options: argparse.Namespace, output: Output) -> int:
     taken, refused = [], []
     with open_ledger(options) as ledger:
         person = person_of(options, ledger)
-        for found in read_path(options.path):
+        for found in read_path(options.path, Options(prescriber=person.code)):
             if not isinstance(found, ImportedPrescription):
-                refused.append(found)
+                refused.append({"element": found.element, "reason": found.reason})
                 continue
             try:
-                taken.append(ledger.prescribe(order_of(found, person.code), person=person))
+                taken.append(issue_imported(ledger, found, person=person))
             except InvalidInput as error:
                 refused.append({"element": "MedicationRequest", "reason": error.message})
     output.result(
         {"taken": taken, "refused": refused},
-        [f"{len(taken)} prescriptions issued, {len(refused)} refused", *(f"  {r}" for r in refused)],
+        [
+            f"{len(taken)} prescriptions issued, {len(refused)} refused",
+            *(f"  refused at {r['element']}: {r['reason']}" for r in refused),
+        ],
     )
     return 0 if taken or not refused else 1
 

@@ -1,0 +1,281 @@
+"""Bundles: entries in a file, for USB, mail or courier (section 7 of the design).
+
+``magic | frames``. A frame is ``length (4 bytes) | kind (1) | chain (16) | zstandard frame``; `chain` is a truncated hash
+over the chain so far and the frame, so a file cut short or damaged is taken in up to there, and says so. The last
+frame is a seal: the exporter's signature over the chain. Entries prove themselves; the seal vouches for the whole.
+Importing twice, in any order, or a part, does no harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, BinaryIO
+
+import msgspec
+import zstandard
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from msgspec import Meta, Struct
+
+from ledger.errors import LimitExceeded, Malformed, OtherRealm, PeerFault, VersionUnknown
+from ledger.feed import ForkProof, Run, SignedOpening
+from ledger.identity import Realm, verify_chain
+from ledger.ids import GOVERNANCE, FeedId, Link, tagged_hash
+from nodes.ports import Frontier, Replica
+
+__all__ = [
+    "BundleReport",
+    "decode_frontier",
+    "encode_frontier",
+    "export_bundle",
+    "import_bundle",
+]
+
+MAGIC = b"RXBUNDLE"
+VERSION = 1
+FRAME_BYTES_MAX = 4 * 1024 * 1024
+"""Compressed; ours have some 100 kB."""
+PLAIN_BYTES_MAX = 16 * 1024 * 1024
+"""Inflated: bounds memory whatever a file claims."""
+RUNS_PER_FRAME = 8
+EXPORT_BUDGET = 1 << 40
+_CHAIN_BYTES = 16
+_HEADER, _OPENINGS, _RUNS, _PROOFS, _SEAL = range(1, 6)
+_SIGN_TAG = b"rxledger/1 sign bundle\0"
+
+Bytes16 = Annotated[bytes, Meta(min_length=16, max_length=16)]
+
+
+class _Header(Struct, frozen=True, array_like=True):
+    version: int
+    realm: Bytes16
+    created_ms: int
+    certificates: Annotated[tuple[Annotated[bytes, Meta(max_length=2048)], ...], Meta(max_length=3)]
+
+
+class _Seal(Struct, frozen=True, array_like=True):
+    entries: int
+    signature: Annotated[bytes, Meta(min_length=64, max_length=64)]
+
+
+class BundleReport(Struct, frozen=True, kw_only=True):
+    """What was written or taken in."""
+
+    feeds: int = 0
+    entries: int = 0
+    new: int = 0
+    known: int = 0
+    complete: bool = True
+    exporter: str = ""
+    """Name of the node that sealed it, if its seal holds."""
+    problem: str = ""
+
+
+_header_decoder = msgspec.msgpack.Decoder(_Header)
+_openings_decoder = msgspec.msgpack.Decoder(tuple[SignedOpening, ...])
+_runs_decoder = msgspec.msgpack.Decoder(tuple[Run, ...])
+_proofs_decoder = msgspec.msgpack.Decoder(tuple[ForkProof, ...])
+_seal_decoder = msgspec.msgpack.Decoder(_Seal)
+
+
+class _Writer:
+    def __init__(self, destination: BinaryIO) -> None:
+        self._out = destination
+        self._zstd = zstandard.ZstdCompressor(level=1)
+        self.chain = tagged_hash("bundle", MAGIC)[:_CHAIN_BYTES]
+        destination.write(MAGIC)
+
+    def frame(self, kind: int, value: object) -> None:
+        body = self._zstd.compress(msgspec.msgpack.encode(value))
+        self.chain = _following(self.chain, kind, body)
+        self._out.write(len(body).to_bytes(4, "big") + bytes([kind]) + self.chain + body)
+
+
+def _following(chain: bytes, kind: int, body: bytes) -> bytes:
+    return tagged_hash("bundle frame", chain, bytes([kind]), body)[:_CHAIN_BYTES]
+
+
+def export_bundle(
+    replica: Replica,
+    key: Ed25519PrivateKey,
+    certificates: tuple[bytes, ...],
+    destination: BinaryIO,
+    *,
+    since: Mapping[str, Frontier] | None = None,
+    districts: set[str] | None = None,
+    now_ms: int,
+) -> BundleReport:
+    """Write what a peer with the frontier `since` lacks (None: everything), governance and proofs first."""
+    writer = _Writer(destination)
+    writer.frame(_HEADER, _Header(VERSION, replica.realm, now_ms, certificates))
+    wanted = replica.districts() if districts is None else {GOVERNANCE, *districts} & replica.districts()
+    feeds = entries = 0
+    for district in sorted(wanted, key=lambda d: (d != GOVERNANCE, d)):
+        known = (since or {}).get(district, {})
+        ours = replica.frontier(district)
+        unknown = tuple(replica.opening(feed) for feed in ours if feed not in known)
+        if unknown:
+            writer.frame(_OPENINGS, unknown)
+        batch: list[Run] = []
+        for feed, heads in sorted(ours.items()):
+            if heads == known.get(feed):
+                continue
+            feeds += 1
+            for run in replica.runs(feed, known.get(feed, ()), EXPORT_BUDGET):
+                entries += len(run.entries)
+                batch.append(run)
+                if len(batch) == RUNS_PER_FRAME:
+                    writer.frame(_RUNS, batch)
+                    batch = []
+        if batch:
+            writer.frame(_RUNS, batch)
+    proofs = replica.fork_proofs()
+    if proofs:
+        writer.frame(_PROOFS, proofs)
+    writer.frame(_SEAL, _Seal(entries, key.sign(_SIGN_TAG + writer.chain)))
+    return BundleReport(feeds=feeds, entries=entries)
+
+
+def _frames(source: BinaryIO) -> Iterator[tuple[int, bytes, bytes]]:
+    """Kind, inflated body and chain before it; raises `Malformed` where the file ends or is damaged."""
+    chain = tagged_hash("bundle", MAGIC)[:_CHAIN_BYTES]
+    zstd = zstandard.ZstdDecompressor(max_window_size=1 << 23)
+    while True:
+        head = source.read(5 + _CHAIN_BYTES)
+        if len(head) < 5 + _CHAIN_BYTES:
+            raise Malformed("the bundle ends before its seal")
+        length, kind = int.from_bytes(head[:4], "big"), head[4]
+        if length > FRAME_BYTES_MAX:
+            raise LimitExceeded(f"a frame of {length} bytes; at most {FRAME_BYTES_MAX} are allowed")
+        body = source.read(length)
+        before, chain = chain, _following(chain, kind, body)
+        if len(body) < length or chain != head[5:]:
+            raise Malformed("the bundle is cut short or damaged")
+        try:
+            size = zstandard.frame_content_size(body)
+            if not 0 <= size <= PLAIN_BYTES_MAX:
+                raise LimitExceeded(f"a frame of {size} bytes inflated; at most {PLAIN_BYTES_MAX} are allowed")
+            plain = zstd.decompress(body, max_output_size=size, read_across_frames=False, allow_extra_data=False)
+        except zstandard.ZstdError as error:
+            raise Malformed("a frame cannot be inflated") from error
+        yield kind, plain, before
+
+
+def import_bundle(replica: Replica, source: BinaryIO, *, realm: Realm | None = None) -> BundleReport:
+    """Take in a bundle, as far as it is whole.
+
+    Args:
+        replica: where to.
+        source: the file.
+        realm: with it, the exporter's seal is checked and named in the report.
+
+    Raises:
+        OtherRealm, Malformed, VersionUnknown: nothing of it can be used.
+    """
+    if source.read(len(MAGIC)) != MAGIC:
+        raise Malformed("this file is not a bundle")
+    new = known = entries = 0
+    feeds: set[bytes] = set()
+    problem, exporter = "", ""
+    header: _Header | None = None
+    try:
+        for kind, plain, chain in _frames(source):
+            if header is None:
+                header = _open_header(kind, plain, replica)
+                continue
+            if kind == _RUNS:
+                runs = _runs_decoder.decode(plain)
+                report = replica.import_runs(runs)
+                new, known = new + report.new, known + report.known
+                entries += sum(len(run.entries) for run in runs)
+                feeds.update(run.feed for run in runs)
+                if report.refused or report.gaps:
+                    refused = ", ".join(sorted({code for _, code in report.refused}))
+                    problem = problem or (f"runs refused: {refused}" if refused else "runs that join nothing held here")
+            elif kind == _OPENINGS:
+                for opening in _openings_decoder.decode(plain):
+                    problem = _try(lambda o=opening: replica.import_openings([o])) or problem  # type: ignore[misc]
+            elif kind == _PROOFS:
+                for proof in _proofs_decoder.decode(plain):
+                    problem = _try(lambda p=proof: replica.import_fork_proof(p)) or problem  # type: ignore[misc]
+            elif kind == _SEAL:
+                exporter = _check_seal(_seal_decoder.decode(plain), chain, header, realm)
+                break
+            else:
+                problem = problem or f"a frame of kind {kind}, which this version does not read"
+    except (OtherRealm, VersionUnknown):
+        raise
+    except PeerFault as error:
+        if header is None:
+            raise
+        problem = error.message
+    except (msgspec.MsgspecError, ValueError) as error:
+        if header is None:
+            raise Malformed("the bundle's header cannot be decoded") from error
+        problem = "a frame cannot be decoded"
+    return BundleReport(
+        feeds=len(feeds), entries=entries, new=new, known=known, complete=not problem, exporter=exporter, problem=problem
+    )
+
+
+def _open_header(kind: int, plain: bytes, replica: Replica) -> _Header:
+    if kind != _HEADER:
+        raise Malformed("the bundle does not begin with a header")
+    header = _header_decoder.decode(plain)
+    if header.version != VERSION:
+        raise VersionUnknown(f"a bundle of version {header.version}; this software reads version {VERSION}")
+    if header.realm != replica.realm:
+        raise OtherRealm("the bundle is of another realm")
+    return header
+
+
+def _check_seal(seal: _Seal, chain: bytes, header: _Header, realm: Realm | None) -> str:
+    if realm is None:
+        return ""
+    try:
+        certified = verify_chain(realm, header.certificates)
+        Ed25519PublicKey.from_public_bytes(certified.public_key).verify(seal.signature, _SIGN_TAG + chain)
+    except (PeerFault, InvalidSignature):
+        return ""
+    return certified.name
+
+
+def _try(act: object) -> str:
+    try:
+        act()  # type: ignore[operator]
+    except PeerFault as error:
+        return error.message
+    return ""
+
+
+class _FrontierFile(Struct, frozen=True):
+    rxledger_frontier: int
+    districts: dict[str, dict[str, list[tuple[int, str]]]]
+
+
+def encode_frontier(frontier: Mapping[str, Frontier]) -> str:
+    """A frontier as JSON, for `bundle export --for-frontier`."""
+    districts = {
+        district: {feed.hex(): [(sequence, link.hex()) for sequence, link in heads] for feed, heads in sorted(feeds.items())}
+        for district, feeds in sorted(frontier.items())
+    }
+    return msgspec.json.encode(_FrontierFile(VERSION, districts)).decode()
+
+
+def decode_frontier(text: str) -> dict[str, Frontier]:
+    """A frontier from its JSON.
+
+    Raises:
+        Malformed: it is not one.
+    """
+    try:
+        file = msgspec.json.decode(text, type=_FrontierFile)
+        return {
+            district: {
+                FeedId(bytes.fromhex(feed)): tuple((sequence, Link(bytes.fromhex(link))) for sequence, link in heads)
+                for feed, heads in feeds.items()
+            }
+            for district, feeds in file.districts.items()
+        }
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise Malformed("this file is not a frontier") from error
