@@ -1,7 +1,8 @@
-"""Writes the X.509 certificates that `ledger.identity` verifies. Deterministic under injected clock and entropy.
+"""Writes the X.509 certificates that `ledger.identity` verifies; repeatable under injected time and entropy.
 
-All are Ed25519 and fit for TLS on either side, so that transports can use them (RFC 8410, RFC 5280): key identifiers
-and key usage included, which strict verifiers ask for. A subject holds a hash of its key, so that no two are alike.
+All are Ed25519 and fit for TLS on either side, so that transports can use them (RFC 8410, RFC 5280): key
+identifiers and key usage included, which strict verifiers ask for. A subject holds a hash of its key, so that
+no two are alike.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ ISSUING_DAYS = 365 * 10
 NODE_DAYS = 730
 DAYS_MAX = 365 * 50
 BACKDATED = timedelta(days=1)
-"""Clocks of new computers run behind, by a time zone or a day; TLS would refuse a certificate from the future."""
+"""Clocks of new computers run behind by hours; TLS would refuse a certificate from the future."""
 _BASE_POINT = bytes([9]) + bytes(31)
 """A good wrapping key, for who has none: an issuing certificate is no node's."""
 _KEY_ID_BYTES = 8
@@ -147,7 +148,7 @@ def create_root(
 def create_issuing(
     root_key: Ed25519PrivateKey, root_certificate: bytes, public_key: bytes, now_ms: int, *, entropy: Entropy
 ) -> tuple[bytes, ...]:
-    """The agency's issuing certificate, as a chain without the root. It names no role: that tells it from a node's.
+    """The agency's issuing certificate, as a chain without the root. Unlike a node's it names no role.
 
     Raises:
         InvalidInput: the root key is not that of the root certificate, or the time cannot stand in one.

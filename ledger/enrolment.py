@@ -1,9 +1,9 @@
-"""Enrolment: what a node asks with, what it is given, and how keys are wrapped to it (section 8 of the design).
+"""Enrolment: what a node asks with, what it is given, and how keys are wrapped to it (section 8).
 
-Wrapping is ephemeral X25519, HKDF-SHA256 and AES-256-GCM-SIV, with both public keys and a context bound in. The
-library's HPKE (RFC 9180) would do the same but draws its own randomness, and a simulated world must run again to the
-byte; the construction is HPKE's base mode in all but labels. The seal withstands a repeated ephemeral key: a computer
-whose entropy repeats shows at most that it wrapped the same thing twice.
+Wrapping is ephemeral X25519, HKDF-SHA256 and AES-256-GCM-SIV, with both public keys and a context bound in.
+The library's HPKE (RFC 9180) would do the same but draws its own randomness, and a simulated world must run
+again to the byte; the construction is HPKE's base mode in all but labels. The seal withstands a repeated
+ephemeral key: a computer whose entropy repeats shows at most that it wrapped the same thing twice.
 """
 
 from __future__ import annotations
@@ -223,7 +223,7 @@ def make_package(
     """Wrap the keys to the node and sign the whole as its issuer.
 
     Raises:
-        InvalidInput: the key is not that of the node's issuer, an epoch is below 1, or the bundle is too large.
+        InvalidInput: the key is not the issuer's, an epoch is below 1, or the bundle is too large.
     """
     if issuer_key.public_key().public_bytes_raw() != _issuer_key(certificates[1]):
         raise InvalidInput("an enrolment package is signed by who certified the node")
@@ -284,7 +284,7 @@ def _check_version(version: int) -> None:
 
 
 def open_package(package: EnrolmentPackage, keys: NodeKeys, *, realm: Realm | None = None) -> Enrolment:
-    """Verify a package and unwrap its keys. Name the realm if it is known: the package cannot vouch for its own root.
+    """Verify a package and unwrap its keys. Name the realm if known: no package vouches for its own root.
 
     Raises:
         OtherRealm: it is not of the realm named.

@@ -1,4 +1,4 @@
-"""Where randomness comes from: injected, so that a simulated world runs the same code and can be run again."""
+"""Where randomness comes from: injected, so that a simulated world runs the same code and runs again."""
 
 from __future__ import annotations
 

@@ -1,14 +1,15 @@
-"""What the agency decided, folded from the governance chain: a pure function of the set of its entries (R4, R14).
+"""What the agency decided, folded from governance: a pure function of the set of its entries (R4, R14).
 
-- One numbered chain with one writer: entries of agency nodes, in the order of their feeds; anything by another role is
-  listed in `refused` and has no effect. Numbers (positions) are what "in its causal past" means for governance.
-- Several agency feeds (a new incarnation, a node that replaces another) are chained one after the other. A feed comes
-  after the one that its first entry cites as newest, and after the feeds of the nodes that it revokes; ties by feed id.
-  No clock is asked (R5), so an agency whose clock ran ahead can still be succeeded.
-- A revoked agency node keeps what its revocation calls good. The rest of its entries lack effect, but for its own
-  revocations: two that revoke each other are both revoked, and the root names a third.
-- A forked governance feed: revocations and retention of every branch apply (they only take away); everything else
-  from the first forked position on is void until the root replaces the writer.
+- One numbered chain with one writer: entries of agency nodes, in the order of their feeds; anything by
+  another role is listed in `refused` and has no effect. Numbers (positions) are what "in its causal past"
+  means for governance.
+- Several agency feeds (a new incarnation, a node that replaces another) are chained one after the other. A
+  feed comes after the one that its first entry cites as newest, and after the feeds of the nodes that it
+  revokes; ties by feed id. No clock is asked (R5), so an agency whose clock ran ahead can still be succeeded.
+- A revoked agency node keeps what its revocation calls good. The rest of its entries lack effect, but for its
+  own revocations: two that revoke each other are both revoked, and the root names a third.
+- A forked governance feed: revocations and retention of every branch apply (they only take away); everything
+  else from the first forked position on is void until the root replaces the writer.
 - Several revocations of one node: what all of them call good stays good.
 """
 
@@ -52,7 +53,7 @@ class GovernanceEntry(Struct, frozen=True):
 
 
 class Revocation(Struct, frozen=True):
-    """A node's loss of authority: since which position, and what of its feeds stays good (feed → sequence, link)."""
+    """A node's loss of authority: since which position, and what stays good (feed → sequence, link)."""
 
     position: int
     good: Mapping[FeedId, tuple[int, Link]]
@@ -66,7 +67,7 @@ class GovernanceView(Struct, frozen=True):
     policy: tuple[bytes, str] | None
     """Policy bytes and the law they cite."""
     retired_before: int
-    """Month number before which documents are retired; 0: none. It only grows: what was dropped cannot come back."""
+    """Documents issued before this month are retired; 0: none. It only grows: what was dropped is gone."""
     admitted: tuple[bytes, ...]
     """Certificates (DER) as announced, in chain order. Information: a certificate admits by itself."""
     refused: tuple[Link, ...]
@@ -81,7 +82,7 @@ class GovernanceView(Struct, frozen=True):
     _digest: bytes
 
     def position(self, mark: bytes) -> int | None:
-        """Where in the chain an event's author stood: 0 before the first entry; None if that entry is not held."""
+        """Where in the chain an author stood: 0 before the first entry; None if that entry is not held."""
         return 0 if not mark else self._positions.get(mark)
 
     def revocation(self, node: NodeId) -> Revocation | None:
@@ -101,7 +102,7 @@ class GovernanceView(Struct, frozen=True):
         return self._wrapped.get(node, ())
 
     def digest(self) -> bytes:
-        """A hash of what was folded: the chain and all that is in force. What a state depends on beside its entries."""
+        """A hash of the chain and all that is in force: what a state depends on beside its own entries."""
         return self._digest
 
 
@@ -115,7 +116,7 @@ def _chain(entries: Iterable[GovernanceEntry]) -> list[GovernanceEntry]:
 
 
 def _feed_order(feeds: Mapping[FeedId, list[GovernanceEntry]]) -> list[FeedId]:
-    """Feeds after those that they follow. Agency nodes that revoke each other go round in a circle: lowest id first."""
+    """Feeds after those that they follow; of nodes that revoke each other, a circle, the lowest id first."""
     if len(feeds) < 2:
         return list(feeds)
     by_mark: dict[bytes, FeedId] = {}
@@ -219,7 +220,7 @@ def _is_good(entry: GovernanceEntry, revocation: Revocation | None) -> bool:
 def _digest(
     chain: Collection[Link], revocations: Mapping[NodeId, Revocation], retired: int, force: _Force
 ) -> bytes:
-    """Over results rather than entries: software that understands more of the same entries has another digest."""
+    """Over results, not entries: software that understands more of the same entries has another digest."""
     encode = msgspec.msgpack.Encoder(order="deterministic").encode
     return tagged_hash(
         "governance",

@@ -1,12 +1,13 @@
 """Who a node is: keys, roles, and the chain of certificates up to the realm root, verified offline (R3, R14).
 
-- Realm root → agency issuing certificate → node; or → district authority → node, so that a district can admit a
-  replacement while the agency is out of reach. Nothing ever asks a server whether a certificate is good.
+- Realm root → agency issuing certificate → node; or → district authority → node, so that a district can admit
+  a replacement while the agency is out of reach. Nothing ever asks a server whether a certificate is good.
 - A certificate's dates never decide whether an entry counts; an expired one is *marked* (`is_expired`).
-- Role, district, wrapping key and kind of realm stand in extensions under our own arc; what a role may certify is
-  checked here (`may_not_certify`), not assumed from whoever signed.
+- Role, district, wrapping key and kind of realm stand in extensions under our own arc; what a role may
+  certify is checked here (`may_not_certify`), not assumed from whoever signed.
 - Small-order and non-canonical public keys are refused: under them one signature fits many messages.
-- A certificate has one form: canonical DER, the same algorithm inside and outside, no critical extension unknown here.
+- A certificate has one form: canonical DER, the same algorithm inside and outside, no critical extension
+  unknown here.
 """
 
 from __future__ import annotations
@@ -173,7 +174,7 @@ _verified_lock = threading.Lock()
 
 
 def is_good_name(name: str) -> bool:
-    """Whether a node or realm may be called that: printable, so that no log line or screen can be forged with it."""
+    """Whether a node or realm may be called that: printable, so that it can forge no log line or screen."""
     return 0 < len(name) <= NAME_CHARACTERS_MAX and name.isprintable() and name == name.strip()
 
 
@@ -272,7 +273,7 @@ def _certified(realm: Realm, chain: list[x509.Certificate], certificates: tuple[
 
 
 def is_expired(certified: Certified, now_ms: int) -> bool:
-    """Whether the chain is past its earliest date (or before its latest). It stays usable, marked (section 8)."""
+    """Whether some certificate of the chain is past its date, or before it. It stays usable, marked."""
     return not certified.not_before_ms <= now_ms <= certified.not_after_ms
 
 
@@ -373,7 +374,7 @@ def _is_ca(certificate: x509.Certificate) -> bool:
 
 
 def _may_sign_certificates(certificate: x509.Certificate, below: int = 0) -> bool:
-    """Whether its constraints and key usage let it certify, with so many certificates between it and the node's."""
+    """Whether it may certify with so many certificates between its own and the node's."""
     if not _is_ca(certificate) or not _key_usage(certificate).key_cert_sign:
         return False
     length = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.path_length

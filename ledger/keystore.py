@@ -1,8 +1,9 @@
 """The node's private keys at rest, sealed under an unlock secret that does not lie beside them (R12).
 
-An unattended reboot unlocks with a file elsewhere: a systemd credential (which the machine's TPM can hold), a mounted
-token, a path outside the store. A passphrase works where a person is present (scrypt, RFC 7914). The file is written
-whole and durably, with a checksum, so that damage is told from a wrong secret; neither ever leads to new keys.
+An unattended reboot unlocks with a file elsewhere: a systemd credential (which the machine's TPM can hold), a
+mounted token, a path outside the store. A passphrase works where a person is present (scrypt, RFC 7914). The
+file is written whole and durably, with a checksum, so that damage is told from a wrong secret; neither ever
+leads to new keys.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class UnlockFile:
         self.path = path
 
     def ensure(self, entropy: Entropy) -> None:
-        """Make the file if there is none, readable by its owner only. Never replaces one: keys may be sealed under it.
+        """Make the file if there is none, readable by its owner only; never replaces one that keys rest on.
 
         Raises:
             StoreFull, KeysLocked: it cannot be written.

@@ -1,7 +1,7 @@
-"""Which public keys are refused: those under which one signature fits many messages, or many keys give one secret.
+"""Which public keys are refused: under them one signature fits many messages, or many keys give one secret.
 
-Neither OpenSSL nor the RFCs (8032, 7748) refuse them. A small-order Ed25519 key verifies forged signatures; a point
-with two encodings gives one node two ids; a small-order X25519 key makes every shared secret the same.
+Neither OpenSSL nor the RFCs (8032, 7748) refuse them. A small-order Ed25519 key verifies forged signatures; a
+point with two encodings gives one node two ids; a small-order X25519 key makes every shared secret the same.
 """
 
 from __future__ import annotations
