@@ -1,18 +1,20 @@
 """The Automerge document of a prescription: derived from its events, the same bytes on every node (R4).
 
-The only module that touches Automerge. Foreign Automerge bytes never reach it: a checksum-valid change can abort the
-process, a repeated (actor, sequence) wedges honest replication for good. So each event becomes one change, made here:
+The only module that touches Automerge. Foreign Automerge bytes never reach it: a checksum-valid change can
+abort the process, a repeated (actor, sequence) wedges honest replication for good. So each event becomes one
+change, made here:
 
-- the document at the event's parents, the actor set to the event's own id (no two changes can ever claim one actor
-  and sequence number), the event's JSON under its id at the root, commit, merge;
-- in canonical order (topological, ties by id), so the saved document is the same to the byte whatever the order of
-  arrival, on automerge 1.0.0rc1 and 0.2.0.dev4 alike;
+- the document at the event's parents, the actor set to the event's own id (no two changes can ever claim one
+  actor and sequence number), the event's JSON under its id at the root, commit, merge;
+- in canonical order (topological, ties by id), so the saved document is the same to the byte whatever the
+  order of arrival, on automerge 1.0.0rc1 and 0.2.0.dev4 alike;
 - an event whose parents are missing waits, with all that stands on it.
 
-Automerge fails with bare exceptions and with panics that are no ``Exception``; what leaves this module is `LedgerBug`.
-It holds the interpreter's lock while it works, so documents stay small: one prescription each.
+Automerge fails with bare exceptions and with panics that are no ``Exception``; what leaves this module is
+`LedgerBug`. It holds the interpreter's lock while it works, so documents stay small: one prescription each.
 """
 
+# ruff: noqa: ANN401 -- Automerge comes without types; its objects stay inside this module.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,10 +27,20 @@ from msgspec import Struct
 from ledger.errors import LedgerBug
 from ledger.ids import Link
 
-__all__ = ["ACTOR_BYTES", "DocumentEvent", "Ordered", "build", "events_of", "extend", "heads", "order", "topological"]
+__all__ = [
+    "ACTOR_BYTES",
+    "DocumentEvent",
+    "Ordered",
+    "build",
+    "events_of",
+    "extend",
+    "heads",
+    "order",
+    "topological",
+]
 
 ACTOR_BYTES = 32
-"""The whole link. Half would do against chance; the whole leaves nothing to whoever grinds hashes of own events."""
+"""The whole link: half would do against chance, the whole also against who grinds hashes of own events."""
 _FIRST_ACTOR = b"\0" * ACTOR_BYTES
 
 
@@ -48,9 +60,10 @@ class Ordered(Struct, frozen=True):
 
 
 def topological(parents: Mapping[Link, Iterable[Link]]) -> list[Link]:
-    """Ids after all of their parents, ties by id: the canonical order. Parents that are not among the ids are ignored.
+    """Ids after all of their parents, ties by id: the canonical order.
 
-    Ids in a cycle (impossible for hashes, possible for test data) are left out.
+    Parents that are not among the ids are ignored. Ids in a cycle (impossible for hashes, possible for test
+    data) are left out.
     """
     waiting: dict[Link, int] = {}
     children: dict[Link, list[Link]] = {}
@@ -109,12 +122,12 @@ def build(events: Iterable[DocumentEvent]) -> bytes:
 
 
 def extend(saved: bytes, events: Iterable[DocumentEvent]) -> bytes:
-    """What `build` gives for the events in a saved document and these together, mostly without building it anew.
+    """What `build` gives for the events in a saved document and these together, often without building anew.
 
     Events that waited when the document was saved are not in it and have to be given again.
 
     Args:
-        saved: bytes that `build` or `extend` returned on this node, kept sealed. Never bytes from anywhere else.
+        saved: bytes that `build` or `extend` returned on this node, kept sealed. Never any others.
         events: events to put in; those that the document holds already change nothing.
 
     Raises:
@@ -143,7 +156,7 @@ def events_of(saved: bytes) -> dict[Link, str]:
 @contextmanager
 def _automerge() -> Iterator[Any]:
     """Import Automerge when first needed, and turn its failures into ours."""
-    from automerge import core
+    from automerge import core  # noqa: PLC0415 -- a relay, which reads nothing, never loads it.
 
     try:
         yield core
@@ -152,7 +165,7 @@ def _automerge() -> Iterator[Any]:
     except Exception as error:
         raise LedgerBug(f"Automerge failed on a document of ours ({type(error).__name__})") from error
     except BaseException as error:
-        # A panic in Rust is a BaseException of a class that cannot be imported. All others (Ctrl-C) are not ours.
+        # A panic in Rust is a BaseException whose class cannot be imported. All others (Ctrl-C) are not ours.
         if type(error).__name__ != "PanicException":
             raise
         raise LedgerBug("Automerge panicked on a document of ours") from error
@@ -194,7 +207,9 @@ class _Growing:
         if not parents:
             return self._core.Document(_FIRST_ACTOR)
         at = [self._changes[parent] for parent in parents]
-        fork_at = getattr(self._document, "fork_at", None)  # 0.2.0.dev4; 1.0.0rc1 takes the heads in fork itself.
+        fork_at = getattr(
+            self._document, "fork_at", None
+        )  # 0.2.0.dev4; 1.0.0rc1 takes the heads in fork itself.
         return self._document.fork(at) if fork_at is None else fork_at(at)
 
 
@@ -208,7 +223,7 @@ def _load(core: Any, saved: bytes) -> Any:
 def _events_held(core: Any, document: Any) -> tuple[DocumentEvent, ...]:
     """The events of a document of ours, in the order of their changes.
 
-    Their parents are those that Automerge kept: without ones that are ancestors of others, which order nothing.
+    Their parents are those that Automerge kept: without the ancestors of others, which order nothing.
     """
     changes = document.get_changes([])
     link_of = {change.hash: Link(change.actor_id) for change in changes}
