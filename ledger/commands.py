@@ -73,8 +73,8 @@ def checked_patient(patient: Patient) -> Patient:
         InvalidInput: a malformed number, or neither number nor birth date. The message holds no value (R13).
     """
     if patient.identifier is None:
-        if patient.birth_date is None or patient.sex is None:
-            raise InvalidInput("patient: give an identity number, or birth date and sex")
+        if patient.birth_date is None:
+            raise InvalidInput("patient: give an identity number, or a birth date (and sex)")
         return patient
     identifier = validate_identifier(patient.identifier.system, patient.identifier.code)
     return Patient(name=patient.name, identifier=identifier, birth_date=patient.birth_date, sex=patient.sex)

@@ -8,16 +8,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 
 import msgspec
 from msgspec import Struct
 
-from ledger.errors import Unreadable
+from ledger.clock import stamp_ms
+from ledger.document import topological
+from ledger.errors import PeerFault, StoreDamaged, Unreadable
 from ledger.events import Dispensed, Event, Patient, Person, PrescriptionIssued
+from ledger.feed import verify_link, verify_opening_signature
 from ledger.guard import Horizon, Unheard
 from ledger.history import Anomaly, Prescription, state_digest
 from ledger.identity import NodeRole
-from ledger.ids import GOVERNANCE, DocumentId, district_document, tagged_hash
+from ledger.ids import GOVERNANCE, DocumentId, FeedId, district_document, tagged_hash
 from ledger.node import Node
 from ledger.patients import PatientState, fold_patient
 from ledger.persons import lookup_key
@@ -160,6 +164,68 @@ class Inquiry:
                 state = node.reader.state(document)
             if state is not None:
                 yield document, state
+
+    def history(self, document: DocumentId) -> list[dict[str, str]]:
+        """What happened to a prescription, in canonical order: when, kind, author, event id, and why it is void."""
+        node = self._node
+        with node.lock:
+            facts = [o.fact for o in node.reader.opened(document) if o.fact is not None]
+            order = topological({fact.id: fact.parents for fact in facts})
+            held = {fact.id: fact for fact in facts}
+            return [
+                {
+                    "when": datetime.fromtimestamp(stamp_ms(held[link].stamp) / 1000, UTC).isoformat(timespec="seconds"),
+                    "kind": held[link].kind or "unreadable",
+                    "author": node.reader.author(held[link].feed)[0].name,
+                    "event": link.hex(),
+                    "void": held[link].void,
+                }
+                for link in order
+            ]
+
+    # --- the whole store --------------------------------------------------------------------------------------------
+
+    def verify(self) -> Iterator[int]:
+        """Check every chain, signature, opening and certificate; yields how many entries have been checked.
+
+        Raises:
+            StoreDamaged: names the first thing that does not hold.
+        """
+        node = self._node
+        keys: dict[FeedId, bytes] = {}
+        for number, stored in enumerate(node.store.verify(), 1):
+            key = keys.get(stored.feed)
+            try:
+                if key is None:
+                    certified, _ = node.reader.author(stored.feed)
+                    row = node.store.feed(stored.feed)
+                    if row is None:
+                        raise StoreDamaged("an opening is missing", where=f"feed {stored.feed.hex()}")
+                    verify_opening_signature(row.signed, certified.public_key)
+                    key = keys[stored.feed] = certified.public_key
+                if stored.signature is not None:
+                    verify_link(stored.link, stored.signature, key)
+            except PeerFault as error:
+                where = f"feed {stored.feed.hex()} sequence {stored.sequence}"
+                raise StoreDamaged("a signature or certificate does not hold", where=where) from error
+            yield number
+        for _ in node.store.audit():
+            pass
+
+    def rebuild(self) -> Iterator[DocumentId]:
+        """Fold every document anew from its entries and compare with what is cached; yields each.
+
+        Raises:
+            StoreDamaged: a cached state is not what its entries say.
+        """
+        node = self._node
+        for document, state in self.states():
+            with node.lock:
+                fresh = node.reader.fold_anew(document)
+                node.reader.automerge(document)
+            if fresh is None or state_digest(fresh.prescription) != state_digest(state.prescription):
+                raise StoreDamaged("a cached state is not what its entries say", where=f"document {document.hex()}")
+            yield document
 
     # --- digests ----------------------------------------------------------------------------------------------------
 

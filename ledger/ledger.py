@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypedDict
 
 from msgspec import Struct
 
@@ -70,6 +70,13 @@ from ledger.policy import Policy, decode_policy, default_policy
 from ledger.stewardship import Stewardship
 
 __all__ = ["Answer", "Ledger"]
+
+
+class _Ground(TypedDict):
+    """What every event cites: the governance and level it relied on."""
+
+    governance: bytes
+    level: Level
 
 
 class Answer(Struct, frozen=True):
@@ -172,7 +179,7 @@ class Ledger:
                 holder = self._first_holder(order, home)
             seeds = self.papers.seeds(command, order.fills) if order.bearer else ()
             event = PrescriptionIssued(
-                person=person, command=command, **self._basis(home), happened=order.happened, origin=order.origin,
+                person=person, command=command, **self._ground(home), happened=order.happened, origin=order.origin,
                 nonce=node.nonce_for(command), district=home, issued=issued, patient=checked_patient(order.patient),
                 product=order.product, dosage=order.dosage, fills=order.fills, packs_per_fill=order.packs_per_fill,
                 interval_days=order.interval_days, valid_from=order.valid_from,
@@ -258,7 +265,7 @@ class Ledger:
             with node.transaction():
                 feed = node.writer.open_feed(district)
             decision = self.assess(document, supply)
-            if decision.verdict is Verdict.REFUSE:
+            if decision.verdict is Verdict.REFUSE or decision.basis is None:
                 raise NotPermitted(
                     "; ".join(r.message for r in decision.reasons), reasons=tuple(r.code for r in decision.reasons)
                 )
@@ -267,7 +274,7 @@ class Ledger:
             if decision.basis is Basis.BEARER and supply.bearer_seed is not None:
                 signature = sign_bearer(supply.bearer_seed, document, supply.fill, feed)
             event = Dispensed(
-                person=person, command=command, **self._basis(district), happened=supply.happened,
+                person=person, command=command, **self._ground(district), happened=supply.happened,
                 origin=supply.origin, comment=supply.comment, fill=supply.fill, quantity=quantity,
                 product=supply.product, basis=decision.basis, rests_on=decision.rests_on,
                 bearer_signature=signature, part=supply.part, pharmacy=supply.pharmacy, reason=supply.reason,
@@ -311,7 +318,7 @@ class Ledger:
             found = self.node.store.by_link(supply)
             if found is None:
                 raise NotFound("that supply is not held here")
-            key = self.node.reader.entry_key_of(found)
+            key = self.node.reader.entry_key_of(found).key
             return self._write(
                 document, SupplyLinked, person, command,
                 supply=supply, document=found.document, entry_key=key, fill=fill, quantity=quantity,
@@ -480,16 +487,15 @@ class Ledger:
             raise InvalidInput(f"a command id has 16 bytes, not {len(command)}")
         return command
 
-    def _basis(self, district: str) -> dict[str, object]:
-        governance = self.node.reader.governance()
-        return {"governance": governance.mark, "level": self.level(district)}
+    def _ground(self, district: str) -> _Ground:
+        return {"governance": self.node.reader.governance().mark, "level": self.level(district)}
 
     def _district(self, document: DocumentId) -> str:
         district = self.node.store.document_district(document)
         return self.node.identity.district if district is None else district
 
     def _write(
-        self, document: DocumentId, kind: type[Event], person: Person, command: bytes | None, **fields: object
+        self, document: DocumentId, kind: type[Event], person: Person, command: bytes | None, /, **fields: object
     ) -> Receipt:
         node = self.node
         with node.lock:
@@ -498,11 +504,11 @@ class Ledger:
             if done is not None:
                 return done
             district = self._district(document)
-            event = kind(person=person, command=command, **self._basis(district), **fields)  # type: ignore[arg-type]
+            event = kind(person=person, command=command, **self._ground(district), **fields)  # type: ignore[arg-type]
             return node.write(district, document, event)
 
     def _district_act(
-        self, district: str, kind: type[Event], person: Person, command: bytes | None, **fields: object
+        self, district: str, kind: type[Event], person: Person, command: bytes | None, /, **fields: object
     ) -> Receipt:
         node = self.node
         with node.lock:
@@ -510,7 +516,7 @@ class Ledger:
             done = node.first_result(command)
             if done is not None:
                 return done
-            event = kind(person=person, command=command, **self._basis(district), **fields)  # type: ignore[arg-type]
+            event = kind(person=person, command=command, **self._ground(district), **fields)  # type: ignore[arg-type]
             return node.write(district, district_document(district), event)
 
     def _heads(self, document: DocumentId | None) -> tuple[Link, ...]:

@@ -25,7 +25,7 @@ from ledger.history import Branches, Fact, Prescription, decode_state, encode_st
 from ledger.identity import Certified, Realm, verify_chain
 from ledger.ids import GOVERNANCE, DocumentId, FeedId, Link, district_document, tagged_hash
 from ledger.store.port import Store, StoredEntry
-from ledger.vault import Keyring, entry_key, open_local, open_sealed, seal_local
+from ledger.vault import EntryKey, Keyring, entry_key, open_local, open_sealed, seal_local
 
 __all__ = ["CACHED_STATES_MAX", "OpenedEntry", "Reader", "State"]
 
@@ -123,7 +123,15 @@ class Reader:
             ),
         )  # fmt: skip
 
-    def _entry_key(self, stored: StoredEntry, district: str) -> object:
+    def entry_key_of(self, stored: StoredEntry) -> EntryKey:
+        """The key of one entry.
+
+        Raises:
+            Unreadable: it is not held.
+        """
+        return self._entry_key(stored, self.author(stored.feed)[1])
+
+    def _entry_key(self, stored: StoredEntry, district: str) -> EntryKey:
         single = self._keyring.entry_key_for(stored.link)
         if single is not None:
             return single
@@ -198,6 +206,11 @@ class Reader:
             self._states.popitem(last=False)
         return state
 
+    def fold_anew(self, document: DocumentId) -> State | None:
+        """The state folded from entries, whatever is cached; None if no entry is held."""
+        district = self._store.document_district(document)
+        return None if district is None else self._fold(document, district, self.basis(document, district))[0]
+
     def _fold(self, document: DocumentId, district: str, basis: bytes) -> tuple[State, list[Fact]]:
         opened = self.opened(document)
         facts = [o.fact for o in opened if o.fact is not None]
@@ -248,8 +261,8 @@ def _automerge(facts: Iterable[Fact]) -> bytes:
 
 def heads_of(facts: Iterable[Fact]) -> tuple[Link, ...]:
     """Ids that no other of these facts names as parent, ascending."""
-    ids = set()
-    named = set()
+    ids: set[Link] = set()
+    named: set[Link] = set()
     for fact in facts:
         ids.add(fact.id)
         named.update(fact.parents)

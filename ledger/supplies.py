@@ -123,12 +123,12 @@ def gather_supplies(causality: Causality, custody: Custody) -> tuple[list[Supply
         else:
             supplies.append(_supply(group, custody, causality, reversals, corrections))
     for supply, fact in linked.items():
-        event = fact.event
-        if isinstance(event, SupplyLinked):
+        link = fact.event
+        if isinstance(link, SupplyLinked):
             supplies.append(
                 Supply(
-                    id=fact.id, ids=(fact.id,), author=fact.author, feed=fact.feed, command=event.command,
-                    fill=event.fill, quantity=event.quantity, basis=Basis.EMERGENCY, standing=None,
+                    id=fact.id, ids=(fact.id,), author=fact.author, feed=fact.feed, command=link.command,
+                    fill=link.fill, quantity=link.quantity, basis=Basis.EMERGENCY, standing=None,
                     at_ms=_when(fact), reversed_by=None, corrections=(), conflicting=False, linked=supply,
                 )
             )  # fmt: skip

@@ -194,10 +194,10 @@ def import_bundle(replica: Replica, source: BinaryIO, *, realm: Realm | None = N
                     problem = problem or (f"runs refused: {refused}" if refused else "runs that join nothing held here")
             elif kind == _OPENINGS:
                 for opening in _openings_decoder.decode(plain):
-                    problem = _try(lambda o=opening: replica.import_openings([o])) or problem  # type: ignore[misc]
+                    problem = _taken(replica, opening=opening) or problem
             elif kind == _PROOFS:
                 for proof in _proofs_decoder.decode(plain):
-                    problem = _try(lambda p=proof: replica.import_fork_proof(p)) or problem  # type: ignore[misc]
+                    problem = _taken(replica, proof=proof) or problem
             elif kind == _SEAL:
                 exporter = _check_seal(_seal_decoder.decode(plain), chain, header, realm)
                 break
@@ -240,9 +240,13 @@ def _check_seal(seal: _Seal, chain: bytes, header: _Header, realm: Realm | None)
     return certified.name
 
 
-def _try(act: object) -> str:
+def _taken(replica: Replica, *, opening: SignedOpening | None = None, proof: ForkProof | None = None) -> str:
+    """Take one in; what is wrong with it, if anything, so that the rest can go on."""
     try:
-        act()  # type: ignore[operator]
+        if opening is not None:
+            replica.import_openings([opening])
+        if proof is not None:
+            replica.import_fork_proof(proof)
     except PeerFault as error:
         return error.message
     return ""

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from ledger import Coded, Ledger, NodeRole, Person, PersonRole, RealmKind, SeededEntropy
+from ledger import Coded, Ledger, NodeId, NodeRole, Person, PersonRole, RealmKind, SeededEntropy
 from ledger.keystore import UnlockFile
 from nodes.founding import Founded, enrol, found_realm
 from nodes.inprocess import synchronise
@@ -38,7 +38,7 @@ class Site:
         self.name, self.ledger, self.directory, self.person = name, ledger, directory, person
 
     @property
-    def node(self) -> bytes:
+    def node(self) -> NodeId:
         """The node's id."""
         return self.ledger.node.identity.node
 

@@ -103,6 +103,7 @@ def decode_message(data: bytes) -> Message:
     if envelope.version != VERSION:
         raise VersionUnknown(f"a message of version {envelope.version}; this node speaks version {VERSION}")
     try:
-        return _message.decode(envelope.message)
+        message: Message = _message.decode(envelope.message)
+        return message
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise Malformed("a message cannot be decoded") from error

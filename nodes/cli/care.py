@@ -10,7 +10,6 @@ from ledger import (
     ControlledClass,
     Criticality,
     IssuePrescription,
-    Ledger,
     Link,
     Origin,
     Patient,
@@ -247,7 +246,7 @@ def _show(options: argparse.Namespace, output: Output) -> None:
     with open_ledger(options, writable=False) as ledger:
         document = document_of(options.prescription)
         answer = ledger.show(document)
-        history = _history(ledger, document)
+        history = ledger.inquiry.history(document)
         output.result(
             {"answer": answer, "history": history},
             [
@@ -260,6 +259,3 @@ def _show(options: argparse.Namespace, output: Output) -> None:
             ],
         )
 
-
-def _history(ledger: Ledger, document: bytes) -> list[dict[str, str]]:
-    return ledger.inquiry.history(document_of(document.hex()))

@@ -40,7 +40,7 @@ class Output:
             sys.stdout.write(msgspec.json.encode(hexed(value)).decode() + "\n")
             return
         for line in [text] if isinstance(text, str) else text:
-            self.console.print(escape(line))
+            self.console.print(escape(line), soft_wrap=True)
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """A table for people; nothing in JSON mode."""
