@@ -17,7 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from ledger.entropy import Entropy
 from ledger.errors import InvalidInput, NotPermitted
 from ledger.identity import (
-    NAME_CHARACTERS_MAX,
+    NAME_BYTES_MAX,
     OCTET_STRING,
     OID_DISTRICT,
     OID_REALM_KIND,
@@ -57,7 +57,7 @@ def _key_id(public_key: bytes) -> bytes:
 
 def _name(common: str, public_key: bytes) -> x509.Name:
     if not is_good_name(common):
-        raise InvalidInput(f"name: 1 to {NAME_CHARACTERS_MAX} printable characters")
+        raise InvalidInput(f"name: 1 to {NAME_BYTES_MAX} bytes of printable UTF-8")
     return x509.Name(
         [
             x509.NameAttribute(NameOID.COMMON_NAME, common),

@@ -55,7 +55,8 @@ CERTIFICATE_BYTES_MAX = 2048
 """Ours have some 600 bytes."""
 VERIFIED_CACHED_MAX = 8192
 """Chains verified lately: more than the feeds of a region, at some 2 kB each."""
-NAME_CHARACTERS_MAX = 64
+NAME_BYTES_MAX = 64
+"""Of a common name in UTF-8 (RFC 5280 allows 64 characters; the library counts bytes)."""
 
 _ARC = "2.25.237948961207329320881817184185886293751"
 """An arc of ITU-T X.667: the UUID b3034d8e-f35b-498b-a61a-be1f13f5bef7 needs no registration."""
@@ -175,7 +176,7 @@ _verified_lock = threading.Lock()
 
 def is_good_name(name: str) -> bool:
     """Whether a node or realm may be called that: printable, so that it can forge no log line or screen."""
-    return 0 < len(name) <= NAME_CHARACTERS_MAX and name.isprintable() and name == name.strip()
+    return name.isprintable() and name == name.strip() and 0 < len(name.encode()) <= NAME_BYTES_MAX
 
 
 def may_not_certify(issuer: NodeRole | None, issuer_district: str, role: NodeRole, district: str) -> str:
