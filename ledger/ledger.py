@@ -101,6 +101,7 @@ class Ledger:
         """Lookups across prescriptions."""
         self.papers = Papers(node)
         """The paper in the patient's hand."""
+        self._policy: tuple[bytes, Policy] | None = None
 
     # --- life -----------------------------------------------------------------------------------------------
 
@@ -262,8 +263,7 @@ class Ledger:
             if node.identity.role is not NodeRole.PHARMACY:
                 raise NotPermitted("only a pharmacy dispenses")
             district = self._district(document)
-            with node.transaction():
-                feed = node.writer.open_feed(district)
+            feed = node.own_feed(district)
             decision = self.assess(document, supply)
             if decision.verdict is Verdict.REFUSE or decision.basis is None:
                 raise NotPermitted(
@@ -465,7 +465,9 @@ class Ledger:
             stated = self.node.reader.governance().policy
         if stated is None:
             return default_policy(self.node.realm.kind.value), ""
-        return decode_policy(stated[0]), stated[1]
+        if self._policy is None or self._policy[0] != stated[0]:
+            self._policy = stated[0], decode_policy(stated[0])
+        return self._policy[1], stated[1]
 
     def level(self, district: str) -> Level:
         """The level in force: as declared, or worse if the agency has been silent for the policy's hours."""
@@ -533,8 +535,7 @@ class Ledger:
         wanted = order.holder or order.chosen_pharmacy
         if wanted is not None:
             return self._feed(wanted, district)
-        with self.node.transaction():
-            return self.node.writer.open_feed(district)
+        return self.node.own_feed(district)
 
     def _holdings(self, document: DocumentId, district: str) -> Sequence[FillRight]:
         state = self.node.reader.state(document)

@@ -285,6 +285,14 @@ class Node:
         rows = [r for r in self.store.feeds(district) if r.author == node and r.feed not in forked]
         return max(rows, key=lambda r: (r.incarnation, r.feed)).feed if rows else None
 
+    def own_feed(self, district: str) -> FeedId:
+        """This incarnation's feed in a district, opened durably if need be."""
+        known = self.writer.feed(district)
+        if known is None:
+            with self.transaction():
+                known = self.writer.open_feed(district)
+        return known
+
     def held_districts(self) -> list[str]:
         """Districts of which entries or keys are held, governance first."""
         rest = {row.district for row in self.store.feeds()} | set(self.keyring.districts())

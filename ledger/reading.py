@@ -73,6 +73,8 @@ class Reader:
         self._governance: GovernanceView | None = None
         self._governance_basis = b""
         self._districts: dict[str, tuple[bytes, tuple[Fact, ...]]] = {}
+        self._surroundings: dict[str, bytes] = {}
+        self._seen_changes = -1
 
     # --- who wrote it -------------------------------------------------------------------------------------
 
@@ -146,6 +148,11 @@ class Reader:
 
     def governance(self) -> GovernanceView:
         """The governance view of all governance entries held; folded once per set."""
+        changes = self._store.district_changes()
+        if self._governance is not None and changes == self._seen_changes:
+            return self._governance
+        self._seen_changes = changes
+        self._surroundings.clear()
         document = district_document(GOVERNANCE)
         basis = self._store.document_basis(document)
         if self._governance is None or basis != self._governance_basis:
@@ -178,38 +185,43 @@ class Reader:
 
     # --- states ---------------------------------------------------------------------------------------------
 
-    def basis(self, document: DocumentId, district: str) -> bytes:
-        """A hash of everything that the state of a document is folded from, keys included."""
-        return tagged_hash(
-            "basis",
-            document,
-            self._store.document_basis(document),
-            self.district_facts(district)[0],
-            self._store.forks_basis(district),
-            self.governance().digest(),
-            self._keyring.digest(),
-        )
+    def _surrounding(self, district: str) -> bytes:
+        """A hash of all that the states of a district are folded from beside their own entries."""
+        governance = self.governance()  # Notices changes first.
+        known = self._surroundings.get(district)
+        if known is None:
+            known = self._surroundings[district] = tagged_hash(
+                "surrounding",
+                self.district_facts(district)[0],
+                self._store.forks_basis(district),
+                governance.digest(),
+            )
+        return known
 
     def state(self, document: DocumentId) -> State | None:
         """The state of a document, or None if no entry of it is held."""
-        district = self._store.document_district(document)
-        if district is None:
+        place = self._store.place(document)
+        if place is None:
             return None
-        basis = self.basis(document, district)
+        basis = self._basis(document, place)
         cached = self._states.get(document)
         if cached is not None and cached.basis == basis:
             self._states.move_to_end(document)
             return cached
-        state = self._from_snapshot(document, basis) or self._fold(document, district, basis)[0]
+        state = self._from_snapshot(document, basis) or self._fold(document, place[0], basis)[0]
         self._states[document] = state
         if len(self._states) > CACHED_STATES_MAX:
             self._states.popitem(last=False)
         return state
 
+    def _basis(self, document: DocumentId, place: tuple[str, bytes]) -> bytes:
+        """A hash of everything that the state of a document is folded from, keys included."""
+        return tagged_hash("basis", document, place[1], self._surrounding(place[0]), self._keyring.digest())
+
     def fold_anew(self, document: DocumentId) -> State | None:
         """The state folded from entries, whatever is cached; None if no entry is held."""
-        district = self._store.document_district(document)
-        return None if district is None else self._fold(document, district, self.basis(document, district))[0]
+        place = self._store.place(document)
+        return None if place is None else self._fold(document, place[0], self._basis(document, place))[0]
 
     def _fold(self, document: DocumentId, district: str, basis: bytes) -> tuple[State, list[Fact]]:
         opened = self.opened(document)
@@ -239,11 +251,11 @@ class Reader:
 
     def snapshot(self, document: DocumentId) -> tuple[bytes, bytes] | None:
         """A fresh sealed snapshot of state and Automerge document, with its basis; None if nothing is held."""
-        district = self._store.document_district(document)
-        if district is None:
+        place = self._store.place(document)
+        if place is None:
             return None
-        basis = self.basis(document, district)
-        state, facts = self._fold(document, district, basis)
+        basis = self._basis(document, place)
+        state, facts = self._fold(document, place[0], basis)
         body = _Snapshot(encode_state(state.prescription), state.heads, state.unread, _automerge(facts))
         plain = msgspec.msgpack.encode(body)
         return basis, seal_local(self._storage_key, _SNAPSHOT, document + basis, plain)

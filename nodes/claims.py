@@ -49,8 +49,7 @@ def make_claim(ledger: Ledger, document: DocumentId, fills: tuple[int, ...], dis
     """The bytes of a request for fills of a prescription, from this node's feed in its district."""
     node = ledger.node
     with node.lock:
-        with node.transaction():
-            feed = node.writer.open_feed(district)
+        feed = node.own_feed(district)
         body = msgspec.msgpack.encode(
             _ClaimBody(CLAIM_VERSION, node.realm.id, document, fills, command, ledger.exchange.opening(feed))
         )

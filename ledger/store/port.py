@@ -98,6 +98,10 @@ class Store(Protocol):
         """All or nothing; durable when it has ended. Nested ones join the outer."""
         ...
 
+    def district_changes(self) -> int:
+        """Grows whenever feeds, branches or a district's own document (governance's included) may have changed."""
+        ...
+
     # feeds
     def add_feed(self, feed: FeedId, signed: SignedOpening, district: str, author: NodeId, incarnation: int) -> None:
         """Hold an opening; nothing if it is held."""
@@ -154,6 +158,10 @@ class Store(Protocol):
 
     def entries_of(self, document: DocumentId) -> list[StoredEntry]:
         """Every entry of a document, checked."""
+        ...
+
+    def place(self, document: DocumentId) -> tuple[str, bytes] | None:
+        """District and basis of a document, at the cost of one lookup; None if no entry of it is held."""
         ...
 
     def document_basis(self, document: DocumentId) -> bytes:

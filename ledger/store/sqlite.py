@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
@@ -26,6 +26,8 @@ from ledger.store.schema import SCHEMA, SCHEMA_VERSION
 __all__ = ["SQLiteStore", "create_store", "open_store"]
 
 DETACHED = -1
+_NO_MONTH = b"\0\0"
+"""A district's own document stands in no month."""
 DOCUMENT_IDS_CACHED_MAX = 200_000
 """Row numbers of documents kept while importing: some 20 MB."""
 _COLUMNS = (
@@ -101,6 +103,8 @@ class SQLiteStore(Records):
         self._feed_numbers: dict[FeedId, int] = {}
         self._rows: dict[int, FeedRow] = {}
         self._documents: dict[tuple[bytes, str], int] = {}
+        self._district_changes = 0
+        self._data_version = 0
         version = connection.one("PRAGMA user_version")
         if version is None or version[0] != SCHEMA_VERSION:
             if version is not None and version[0] > SCHEMA_VERSION:
@@ -149,9 +153,32 @@ class SQLiteStore(Records):
         if self._lock is not None:
             self._lock.release()
 
-    def transaction(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
         """All or nothing; durable when it has ended."""
-        return self._c.transaction()
+        outermost = not self._c.in_transaction
+        try:
+            with self._c.transaction():
+                yield
+        except BaseException:
+            if outermost:  # Row numbers and counts of what was rolled back must not be believed.
+                self._documents.clear()
+                self._feed_numbers.clear()
+                self._rows.clear()
+                self._district_changes += 1
+            raise
+
+    def district_changes(self) -> int:
+        """Grows whenever feeds, branches or a district's own document (governance's included) may have changed.
+
+        What was derived from them stays true while it stands still.
+        """
+        if not self.writable:
+            row = self._c.one("PRAGMA data_version")
+            if row is not None and row[0] != self._data_version:
+                self._data_version = row[0]
+                self._district_changes += 1
+        return self._district_changes
 
     # --- feeds -------------------------------------------------------------------------------------------------
 
@@ -165,6 +192,7 @@ class SQLiteStore(Records):
             (feed, district, author, incarnation, signed.body, signed.signature, check),
         )
         self._c.run("INSERT INTO branch VALUES(?,0,NULL,NULL,0,?,0)", (number, genesis_link(signed)))
+        self._district_changes += 1
         self._count("feeds", 1)
         self._count("branches", 1)
 
@@ -272,6 +300,8 @@ class SQLiteStore(Records):
         """Insert entries (with previous link and link) and account for them in their documents."""
         rows, changes = [], dict[int, tuple[int, int]]()
         for e, previous, link in items:
+            if e.document[:2] == _NO_MONTH or branch > 0:
+                self._district_changes += 1
             document = self._document(e.document, district)
             rows.append(
                 (number, branch, e.sequence, e.stamp, document, e.lane, e.epoch, e.commitment, e.sealed,
@@ -291,10 +321,6 @@ class SQLiteStore(Records):
             digest = (int.from_bytes(row[1], "big") ^ xor).to_bytes(32, "big")
             rows.append((row[0] + count, digest, document))
         self._c.run_many("UPDATE document SET entries=?, digest=? WHERE id=?", rows)
-
-    def transaction_failed(self) -> None:
-        """Forget row numbers that a failed transaction may have made."""
-        self._documents.clear()
 
     def add_own(self, feed: FeedId, previous: Link, entry: Entry, link: Link) -> None:
         """Append one entry of ours at the end of the main branch."""
@@ -375,6 +401,7 @@ class SQLiteStore(Records):
         branch = int(row[0]) + 1 if row else 1
         self._c.run("INSERT INTO branch VALUES(?,?,?,?,0,?,0)", (number, branch, parent, sequence, bytes(32)))
         self._count("branches", 1)
+        self._district_changes += 1
         return branch
 
     def _attach_detached(self, number: int, links: Sequence[Link]) -> int:
@@ -457,6 +484,11 @@ class SQLiteStore(Records):
             "SELECT id, district, entries, digest FROM document WHERE document=? ORDER BY district", (document,)
         )
         return rows[0] if rows else None
+
+    def place(self, document: DocumentId) -> tuple[str, bytes] | None:
+        """District and basis of a document, at the cost of one lookup; None if no entry of it is held."""
+        found = self._place(document)
+        return None if found is None else (found[1], found[2].to_bytes(8, "big") + found[3])
 
     def document_basis(self, document: DocumentId) -> bytes:
         """A digest of exactly which entries of a document are held; empty if none."""
