@@ -1,0 +1,1 @@
+"""Measurements, never tests: medians and ratios of one run on one machine."""

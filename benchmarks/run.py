@@ -1,0 +1,331 @@
+"""`make bench`: the figures that the project promises, each beside its floor, in one run.
+
+Medians; ratios within one run; versions and machine stated. Nothing here passes or fails a test: it prints what it
+measured and whether that meets the goal. ``--full`` also fills a store with a million entries.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import logging
+import os
+import platform
+import resource
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import structlog
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
+from msgspec import Struct
+
+from benchmarks.world import DISTRICT, PHARMACIST, PHARMACY, PRESCRIBER, SmallRealm, order
+from ledger import Basis, Ledger, Supply
+from ledger.events import Dispensed, event_json
+from ledger.feed import Run
+from ledger.ids import DocumentId
+from nodes.bundle import export_bundle, import_bundle
+
+__all__ = ["main"]
+
+BUNDLE_ENTRIES = 20_000
+LARGE_ENTRIES = 1_000_000
+
+
+class Figure(Struct, frozen=True):
+    """One measured figure."""
+
+    name: str
+    value: float
+    unit: str
+    goal: str
+    met: bool | None
+
+
+class Bench:
+    """Collects figures."""
+
+    def __init__(self) -> None:
+        self.figures: list[Figure] = []
+
+    def add(self, name: str, value: float, unit: str, goal: str = "", *, met: bool | None = None) -> None:
+        """Note one and print it."""
+        self.figures.append(Figure(name, value, unit, goal, met))
+        mark = {True: "meets", False: "MISSES", None: ""}[met]
+        print(f"{name:<58} {value:>12,.3f} {unit:<10} {goal:<22} {mark}", flush=True)
+
+
+def timed(act: Callable[[int], object], count: int) -> list[float]:
+    """Seconds of each of `count` calls."""
+    times = []
+    for number in range(count):
+        start = time.perf_counter()
+        act(number)
+        times.append(time.perf_counter() - start)
+    return times
+
+
+def percentile(times: Sequence[float], share: float) -> float:
+    """The value below which a share of the times lies."""
+    return sorted(times)[min(len(times) - 1, int(len(times) * share))]
+
+
+def append_against_floor(bench: Bench, realm: SmallRealm) -> None:
+    """A durable append beside what it cannot do without: one commit, one signature, one seal."""
+    database = sqlite3.connect(realm.directory / "floor.db", isolation_level=None)
+    database.execute("PRAGMA journal_mode=WAL")
+    database.execute("PRAGMA synchronous=FULL")
+    database.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, a BLOB)")
+    key, cipher, body = Ed25519PrivateKey.generate(), AESGCMSIV(os.urandom(32)), os.urandom(300)
+
+    def floor(_: int) -> None:
+        sealed = cipher.encrypt(bytes(12), body, b"")
+        signature = key.sign(sealed[:32])
+        database.execute("BEGIN IMMEDIATE")
+        database.execute("INSERT INTO t VALUES(NULL,?)", (sealed + signature,))
+        database.execute("COMMIT")
+
+    holder = realm.pharmacy.node.identity.node
+    receipts = [realm.prescriber.prescribe(order(n % 4, holder=holder), person=PRESCRIBER) for n in range(400)]
+
+    def append(number: int) -> None:
+        realm.prescriber.amend(receipts[number % 400].document, person=PRESCRIBER, dosage=f"{number} tabletter")
+
+    timed(floor, 50)
+    timed(append, 50)
+    floors, appends = [], []
+    for turn in range(8):  # In turns, so that the machine's drift meets both alike.
+        floors += timed(floor, 40)
+        appends += timed(lambda n, t=turn: append(50 + t * 40 + n), 40)  # type: ignore[misc]
+    low, ours = statistics.median(floors), statistics.median(appends)
+    bench.add("durable append, floor (commit + sign + seal)", 1 / low, "/s")
+    bench.add("durable append", 1 / ours, "/s", ">= 60 % of the floor", met=low / ours >= 0.6)
+    bench.add("durable append, share of the floor", 100 * low / ours, "%")
+
+
+def sizes(bench: Bench, realm: SmallRealm) -> None:
+    """Bytes of a realistic dispensing: in a run, alone, on disk."""
+    holder = realm.pharmacy.node.identity.node
+    receipts = [realm.prescriber.prescribe(order(n % 4, holder=holder), person=PRESCRIBER) for n in range(500)]
+    realm.replicate()
+    store = realm.pharmacy.node.store
+    path = realm.directory / "pharmacy" / "store.db"
+    sqlite3.connect(path).execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    links = [
+        realm.pharmacy.dispense(r.document, Supply(fill=1, quantity=100, pharmacy=PHARMACY), person=PHARMACIST).link
+        for r in receipts
+    ]
+    import msgspec
+
+    feed = realm.pharmacy.node.own_feed(DISTRICT)
+    runs: list[Run] = list(realm.pharmacy.exchange.runs(feed, (), 1 << 30))
+    entries = sum(len(run.entries) for run in runs)
+    bench.add("dispensing in a run", len(msgspec.msgpack.encode(runs)) / entries, "B", "<= 260", met=len(msgspec.msgpack.encode(runs)) / entries <= 260)
+    stored = store.by_link(links[-1])
+    if stored is None:
+        raise RuntimeError("the last dispensing has gone")
+    alone = len(msgspec.msgpack.encode(Run(feed, stored.previous, (stored.entry(),))))
+    bench.add("dispensing sent alone", alone, "B", "<= 330", met=alone <= 330)
+    opened = realm.pharmacy.node.reader.open(stored).fact
+    if opened is None or not isinstance(opened.event, Dispensed):
+        raise RuntimeError("the last dispensing cannot be read")
+    bench.add("its event as JSON", len(event_json(opened.event_bytes)), "B", "about 300")
+    disk = sqlite3.connect(path)
+    pages = disk.execute(
+        "SELECT sum(payload + (SELECT 0)) FROM dbstat WHERE name IN ('entry')"
+    ) if False else None
+    del pages
+
+
+def disk_size(bench: Bench, path: Path, entries: int) -> None:
+    """Bytes on disk of a store that holds a bundle's entries, all in."""
+    database = sqlite3.connect(path)
+    database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    database.close()
+    size = path.stat().st_size / entries
+    bench.add("on disk, an entry, all in", size, "B", "<= 450", met=size <= 450)
+
+
+def fill(realm: SmallRealm, count: int) -> None:
+    """Write dispensings in bulk: one transaction for a thousand, as a host that catches up does."""
+    ledger, node = realm.pharmacy, realm.pharmacy.node
+    holder = node.identity.node
+    documents = [realm.prescriber.prescribe(order(n % 4, holder=holder), person=PRESCRIBER).document for n in range(100)]
+    realm.replicate()
+    feed = node.own_feed(DISTRICT)
+    heads: dict[DocumentId, tuple[bytes, ...]] = {}
+    written = 0
+    while written < count:
+        with node.transaction():
+            for number in range(min(1000, count - written)):
+                document = documents[(written + number) % len(documents)] if written < 1000 else DocumentId(
+                    b"\x5f\x02" + (written + number).to_bytes(14, "big")[:6] + ((written + number) // 10).to_bytes(8, "big")
+                )
+                event = Dispensed(
+                    person=PHARMACIST, command=os.urandom(16), governance=os.urandom(8), fill=1, quantity=100,
+                    basis=Basis.CUSTODY, rests_on=os.urandom(32), pharmacy=PHARMACY,
+                )  # fmt: skip
+                from ledger.events import encode_event
+
+                link = node.writer.append(DISTRICT, document, encode_event(event), heads.get(document, ()), 1).link  # type: ignore[arg-type]
+                heads[document] = (link,)
+        written += min(1000, count - written)
+    del feed, ledger
+
+
+def bulk_import(bench: Bench, realm: SmallRealm, *, full: bool) -> None:
+    """Import of a bundle, verified and durable; into an empty store, and into one with a million entries."""
+    start = time.perf_counter()
+    fill(realm, BUNDLE_ENTRIES)
+    bench.add("written in batches of 1,000", BUNDLE_ENTRIES / (time.perf_counter() - start), "/s")
+    node = realm.pharmacy.node
+    bundle = io.BytesIO()
+    report = export_bundle(
+        realm.pharmacy.exchange, node.keys.signing, node.identity.certificates, bundle, now_ms=node.now_ms()
+    )
+    bench.add("bundle, an entry", len(bundle.getvalue()) / report.entries, "B", "<= 260", met=len(bundle.getvalue()) / report.entries <= 260)
+    rates = []
+    for turn in range(5):
+        empty = realm.enrol(f"empty-{turn}", _relay())
+        bundle.seek(0)
+        cpu, start = time.process_time(), time.perf_counter()
+        taken = import_bundle(empty.exchange, bundle)
+        wall, used = time.perf_counter() - start, time.process_time() - cpu
+        rates.append((taken.new / wall, taken.new / used))
+        empty.close()
+    rate = statistics.median(r for r, _ in rates)
+    bench.add(f"import of {report.entries:,} entries, verified and durable", rate, "/s", ">= 60,000", met=rate >= 60_000)
+    disk_size(bench, realm.directory / "empty-0" / "store.db", report.entries)
+    if full:
+        into_large(bench, realm, bundle, rate)
+
+
+def into_large(bench: Bench, realm: SmallRealm, bundle: io.BytesIO, rate: float) -> None:
+    """The same bundle into a store that holds a million other entries."""
+    from benchmarks.large import fill_large
+
+    large = realm.enrol("large", _relay())
+    seconds = fill_large(large, realm, LARGE_ENTRIES)
+    bench.add("filling a store to a million entries", LARGE_ENTRIES / seconds, "/s")
+    bundle.seek(0)
+    start = time.perf_counter()
+    taken = import_bundle(large.exchange, bundle)
+    slow = taken.new / (time.perf_counter() - start)
+    bench.add("import into a million entries", slow, "/s", "<= 2 x slower", met=rate / slow <= 2)
+    bench.add("import into a million entries, slower by", rate / slow, "x")
+    large.close()
+
+
+def _relay():  # type: ignore[no-untyped-def]
+    from ledger import NodeRole
+
+    return NodeRole.RELAY
+
+
+def states(bench: Bench, realm: SmallRealm) -> None:
+    """State of a prescription of ten events, cold and warm; a decision; a patient's list."""
+    holder = realm.pharmacy.node.identity.node
+    documents = []
+    for number in range(300):
+        receipt = realm.prescriber.prescribe(order(number % 4, holder=holder, fills=9), person=PRESCRIBER)
+        for change in range(9):
+            realm.prescriber.amend(receipt.document, person=PRESCRIBER, dosage=f"{change} tabletter dagligen")
+        documents.append(receipt.document)
+    realm.replicate()
+    ledger = realm.pharmacy
+    while ledger.inquiry.settle():
+        pass
+    reopened = _reopened(ledger, realm, "pharmacy")
+    cold = timed(lambda n: reopened.node.reader.state(documents[n]), 300)
+    warm = timed(lambda n: reopened.node.reader.state(documents[n]), 300)
+    folded = timed(lambda n: reopened.node.reader.fold_anew(documents[n]), 300)
+    bench.add("state of ten events, cold (sealed snapshot), p50", 1e3 * statistics.median(cold), "ms", "<= 0.3", met=statistics.median(cold) <= 3e-4)
+    bench.add("state of ten events, cold (sealed snapshot), p99", 1e3 * percentile(cold, 0.99), "ms", "<= 1", met=percentile(cold, 0.99) <= 1e-3)
+    bench.add("state of ten events, warm, p50", 1e3 * statistics.median(warm), "ms", "<= 0.3", met=statistics.median(warm) <= 3e-4)
+    bench.add("state of ten events, warm, p99", 1e3 * percentile(warm, 0.99), "ms", "<= 1", met=percentile(warm, 0.99) <= 1e-3)
+    bench.add("state of ten events, folded from its entries, p50", 1e3 * statistics.median(folded), "ms")
+    decisions = timed(lambda n: reopened.assess(documents[n], Supply(fill=1)), 300)
+    bench.add("a decision, p99", 1e3 * percentile(decisions, 0.99), "ms", "<= 2", met=percentile(decisions, 0.99) <= 2e-3)
+    patients(bench, realm, reopened)
+    reopened.close()
+
+
+def _reopened(ledger: Ledger, realm: SmallRealm, name: str) -> Ledger:
+    ledger.close()
+    realm.pharmacy = Ledger.open(realm.directory / name, realm.unlock)
+    return realm.pharmacy
+
+
+def patients(bench: Bench, realm: SmallRealm, ledger: Ledger) -> None:
+    """The list of a patient with ten prescriptions, lookup logged durably."""
+    holder = ledger.node.identity.node
+    patient = order(77, holder=holder).patient
+    for _ in range(10):
+        realm.prescriber.prescribe(order(77, holder=holder), person=PRESCRIBER)
+    from nodes.inprocess import synchronise
+
+    synchronise(realm.prescriber.exchange, ledger.exchange)
+    times = timed(lambda _: ledger.patient(patient, person=PHARMACIST, purpose="dispensing"), 100)
+    found = len(ledger.patient(patient, person=PHARMACIST, purpose="dispensing").prescriptions)
+    bench.add(f"a patient's list of {found} prescriptions, p50", 1e3 * statistics.median(times), "ms", "<= 5", met=found == 10 and statistics.median(times) <= 5e-3)
+
+
+def start_up(bench: Bench) -> None:
+    """`import ledger` beside importing what it depends on."""
+    third = "import automerge.core, cryptography.x509, msgspec, structlog, zstandard; " + (
+        "from cryptography.hazmat.primitives.asymmetric import ed25519, x25519; "
+        "from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV; "
+        "from cryptography.hazmat.primitives.kdf import hkdf, scrypt; import sqlite3, hashlib, hmac, datetime"
+    )
+    ours, theirs = [], []
+    for _ in range(9):
+        for code, times in ((third, theirs), ("import ledger", ours)):
+            begin = time.perf_counter()
+            subprocess.run([sys.executable, "-c", code], check=True)  # noqa: S603
+            times.append(time.perf_counter() - begin)
+    bare = []
+    for _ in range(9):
+        begin = time.perf_counter()
+        subprocess.run([sys.executable, "-c", "pass"], check=True)  # noqa: S603
+        bare.append(time.perf_counter() - begin)
+    empty = statistics.median(bare)
+    ratio = (statistics.median(ours) - empty) / (statistics.median(theirs) - empty)
+    bench.add("import ledger", 1e3 * (statistics.median(ours) - empty), "ms")
+    bench.add("import ledger, of its dependencies' import", ratio, "x", "<= 1.3", met=ratio <= 1.3)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure everything; print a table or JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--full", action="store_true", help="also a store of a million entries (minutes)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    options = parser.parse_args(arguments)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    print(f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {platform.machine()}, {os.cpu_count()} cores")
+    bench = Bench()
+    start_up(bench)
+    for part in (append_against_floor, sizes, states, lambda b, r: bulk_import(b, r, full=options.full)):
+        with tempfile.TemporaryDirectory(prefix="rxledger-bench-") as directory:
+            realm = SmallRealm(Path(directory))
+            part(bench, realm)
+            realm.close()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    bench.add("peak memory of this process", peak, "MiB")
+    if options.json:
+        figures = [{"name": f.name, "value": f.value, "unit": f.unit, "goal": f.goal, "met": f.met} for f in bench.figures]
+        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+    missed = [f.name for f in bench.figures if f.met is False]
+    print(f"{len(missed)} goals missed" + (": " + "; ".join(missed) if missed else ""))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
