@@ -136,10 +136,23 @@ def _feed_order(feeds: Mapping[FeedId, list[GovernanceEntry]]) -> list[FeedId]:
     order: list[FeedId] = []
     while follows:
         ready = [feed for feed, after in follows.items() if not after & follows.keys()]
-        following = min(ready or follows)
+        # In a circle: of those that follow the fewest, so that who follows the circle still comes after it.
+        following = (
+            min(ready) if ready else min(follows, key=lambda feed: (len(_followed(feed, follows)), feed))
+        )
         order.append(following)
         del follows[following]
     return order
+
+
+def _followed(feed: FeedId, follows: Mapping[FeedId, set[FeedId]]) -> set[FeedId]:
+    """The feed and all that it follows, directly or not, among those that are left."""
+    found, waiting = {feed}, [feed]
+    while waiting:
+        new = (follows[waiting.pop()] & follows.keys()) - found
+        found |= new
+        waiting += new
+    return found
 
 
 def fold_governance(entries: Iterable[GovernanceEntry], forked_at: Mapping[FeedId, int]) -> GovernanceView:
