@@ -38,7 +38,6 @@ _META_REALM = "realm"
 _META_CERTIFICATES = "certificates"
 _META_KEYRING = "keyring"
 _META_INCARNATION = "incarnation"
-_META_CLOCK = "clock"
 
 log = structlog.get_logger("rxledger")
 
@@ -75,8 +74,9 @@ class Node:
         self._storage_key = storage_key
         self.keyring = self._load_keyring()
         self.reader = Reader(realm, store, self.keyring, storage_key)
-        stored_clock = store.get_meta(_META_CLOCK)
-        self.hybrid = HybridClock(int.from_bytes(stored_clock or b"", "big"))
+        # Own stamps only: a clock kept with every entry would cost a page a commit, and a peer's counts as it comes.
+        own = [row.feed for row in store.feeds() if row.author == self.identity.node]
+        self.hybrid = HybridClock(max((head.stamp for feed in own for head in store.heads(feed)), default=0))
         self.writer = Writer(
             realm=realm.id,
             node=self.identity.node,
@@ -220,12 +220,9 @@ class Node:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """One store transaction; what the writer remembered of it is forgotten if it fails."""
-        last = self.hybrid.last
         try:
             with self.store.transaction():
                 yield
-                if self.hybrid.last != last:
-                    self.store.put_meta(_META_CLOCK, self.hybrid.last.to_bytes(8, "big"))
         except BaseException:
             self.writer.forget_feeds()
             raise
@@ -258,14 +255,14 @@ class Node:
         if self.identity.role is NodeRole.RELAY:
             raise NotPermitted("a relay stores and forwards; it writes no events")
         if parents is None:
-            state = self.reader.state(document)
-            parents = () if state is None else state.heads
+            parents = self.reader.heads(document)
         lane = type(event).lane if lane is None else lane
         with self.transaction():
             written = self.writer.append(district, document, encode_event(event), parents, lane)
             self.store.put_command(event.command, document, written.link)
             if also is not None:
                 also(written)
+        self.reader.note_written(document, written.link, parents)
         log.info("event.written", kind=type(event).__name__, feed=written.feed.hex(), sequence=written.entry.sequence)
         return Receipt(event.command, document, written.link)
 

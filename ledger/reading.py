@@ -10,12 +10,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 from msgspec import Struct
 
-from ledger.codec import decode_content
+from ledger.codec import PARENTS_MAX, decode_content
 from ledger.document import DocumentEvent, build
 from ledger.errors import NotAuthentic, PeerFault, Unreadable
 from ledger.events import Event, decode_event, event_json
@@ -70,6 +70,7 @@ class Reader:
         self._storage_key = storage_key
         self._authors: dict[FeedId, tuple[Certified, str]] = {}
         self._states: OrderedDict[DocumentId, State] = OrderedDict()
+        self._heads: OrderedDict[DocumentId, tuple[bytes, tuple[Link, ...]]] = OrderedDict()
         self._governance: GovernanceView | None = None
         self._governance_basis = b""
         self._districts: dict[str, tuple[bytes, tuple[Fact, ...]]] = {}
@@ -182,6 +183,27 @@ class Reader:
             known = (basis, facts)
             self._districts[district] = known
         return known
+
+    # --- heads --------------------------------------------------------------------------------------------------
+
+    def heads(self, document: DocumentId) -> tuple[Link, ...]:
+        """Ids that no other readable event of the document names as parent: the parents of the next one."""
+        place = self._store.place(document)
+        known = self._heads.get(document)
+        if place is not None and known is not None and known[0] == place[1]:
+            return known[1]
+        state = self.state(document)
+        return () if state is None else state.heads
+
+    def note_written(self, document: DocumentId, link: Link, parents: Sequence[Link]) -> None:
+        """What the heads are after an event of ours, so that the next one need not fold the document."""
+        place = self._store.place(document)
+        if place is None:
+            return
+        # More heads than one event can join stay heads.
+        self._heads[document] = place[1], tuple(sorted({*sorted(parents)[PARENTS_MAX:], link}))
+        if len(self._heads) > CACHED_STATES_MAX:
+            self._heads.popitem(last=False)
 
     # --- states ---------------------------------------------------------------------------------------------
 
