@@ -55,12 +55,18 @@ test: $(VENV)/installed ## all tests but the nightly ones (TESTS=path: some)
 
 .PHONY: check
 check: $(VENV)/installed ## format, lint, types, schemas, house rules
-	@$(TIMED) \
-	$(BIN)/ruff format --check .; \
-	$(BIN)/ruff check .; \
-	$(BIN)/mypy; \
-	if [ -f scripts/schemas.py ]; then $(BIN)/python scripts/schemas.py --check; fi; \
-	$(BIN)/python -m pytest -q -p no:randomly tests/test_tidy.py
+	@$(TIMED) failed=; try() { echo "· $$*"; "$$@" || failed="$$failed $$1"; }; \
+	try $(BIN)/ruff format --check --output-format concise .; \
+	try $(BIN)/ruff check --output-format concise .; \
+	try $(BIN)/mypy; \
+	if [ -f scripts/schemas.py ]; then try $(BIN)/python scripts/schemas.py --check; fi; \
+	try $(BIN)/python -m pytest -q tests/test_tidy.py; \
+	if [ -n "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
+
+.PHONY: format
+format: $(VENV)/installed ## put imports and layout in order
+	@$(BIN)/ruff check --quiet --fix . || true
+	@$(BIN)/ruff format .
 
 .PHONY: bench
 bench: $(VENV)/installed ## speed, each figure against its floor in the same run
