@@ -38,8 +38,6 @@ PARENTS_MAX = 64
 """Concurrent heads that one event can join; more are joined by the next event."""
 PLAINTEXT_BYTES_MAX = EVENT_BYTES_MAX + PARENTS_MAX * 34 + 64
 """The largest event, all its parents, and their framing."""
-WINDOW_BYTES_MAX = 1 << 20
-"""What a frame may make the decompressor reserve. Ours reserve no more than their content."""
 _LEVEL = 3
 
 
@@ -83,9 +81,7 @@ def _compressor() -> zstandard.ZstdCompressor:
 def _decompressor() -> zstandard.ZstdDecompressor:
     made: zstandard.ZstdDecompressor | None = getattr(_local, "decompressor", None)
     if made is None:
-        made = _local.decompressor = zstandard.ZstdDecompressor(
-            dict_data=_dictionary(), max_window_size=WINDOW_BYTES_MAX
-        )
+        made = _local.decompressor = zstandard.ZstdDecompressor(dict_data=_dictionary())
     return made
 
 
@@ -143,6 +139,7 @@ def _decompress(frame: bytes) -> bytes:
             raise LimitExceeded(f"content of {size} bytes; at most {PLAINTEXT_BYTES_MAX} are allowed")
         if size < 0:
             raise Malformed("content does not state its size")
+        # In one pass, into a buffer of the stated size: the window that a frame declares reserves nothing.
         return _decompressor().decompress(
             frame, max_output_size=PLAINTEXT_BYTES_MAX, read_across_frames=False, allow_extra_data=False
         )

@@ -17,6 +17,7 @@ Automerge fails with bare exceptions and with panics that are no ``Exception``; 
 # ruff: noqa: ANN401 -- Automerge comes without types; its objects stay inside this module.
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from heapq import heapify, heappop, heappush
@@ -41,6 +42,8 @@ __all__ = [
 
 ACTOR_BYTES = 32
 """The whole link: half would do against chance, the whole also against who grinds hashes of own events."""
+LIVE_BRANCHES_MAX = 8
+"""Copies kept while building, so that concurrent branches do not fork the document at every event."""
 _FIRST_ACTOR = b"\0" * ACTOR_BYTES
 
 
@@ -156,7 +159,7 @@ def events_of(saved: bytes) -> dict[Link, str]:
 @contextmanager
 def _automerge() -> Iterator[Any]:
     """Import Automerge when first needed, and turn its failures into ours."""
-    from automerge import core  # noqa: PLC0415 -- a relay, which reads nothing, never loads it.
+    from automerge import core  # A relay, which reads nothing, never loads it.
 
     try:
         yield core
@@ -178,11 +181,12 @@ class _Growing:
         self._core = core
         self._document = document
         self._changes: dict[Link, bytes] = {Link(c.actor_id): c.hash for c in document.get_changes([])}
-        self._heads: set[Link] = self._heads_now()
+        self._heads: frozenset[Link] = self._heads_now()
+        self._branches: OrderedDict[frozenset[Link], Any] = OrderedDict()
 
-    def _heads_now(self) -> set[Link]:
+    def _heads_now(self) -> frozenset[Link]:
         link_of = {change: link for link, change in self._changes.items()}
-        return {link_of[head] for head in self._document.get_heads()}
+        return frozenset(link_of[head] for head in self._document.get_heads())
 
     def grow(self, events: Iterable[DocumentEvent]) -> bytes:
         """Put events in, each after its parents, and save."""
@@ -192,15 +196,19 @@ class _Growing:
         return saved
 
     def _put(self, event: DocumentEvent) -> None:
-        parents = set(event.parents)
+        parents = frozenset(event.parents)
         # In a history without branches, which is nearly always, the document stands at the parents already.
-        branch = self._document if parents == self._heads else self._at(sorted(parents))
+        whole = parents == self._heads
+        branch = self._document if whole else self._branches.pop(parents, None) or self._at(sorted(parents))
         branch.set_actor(event.id)
         with branch.transaction() as transaction:
             transaction.put(self._core.ROOT, event.id.hex(), self._core.ScalarType.Str, event.text)
         (self._changes[event.id],) = branch.get_heads()
-        if branch is not self._document:
+        if not whole:
             self._document.merge(branch)
+            self._branches[frozenset((event.id,))] = branch
+            if len(self._branches) > LIVE_BRANCHES_MAX:
+                self._branches.popitem(last=False)
         self._heads = (self._heads - parents) | {event.id}
 
     def _at(self, parents: Sequence[Link]) -> Any:

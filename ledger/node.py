@@ -145,7 +145,8 @@ class Node:
             KeysLocked, StoreBusy, StoreDamaged: as their names say.
         """
         unlocked = Keystore.open(directory / KEYS_FILE, unlock)
-        store = open_store(directory / STORE_FILE, writable=writable)
+        entropy = entropy or SystemEntropy()
+        store = open_store(directory / STORE_FILE, writable=writable, entropy=entropy)
         try:
             root, chain = store.get_meta(_META_REALM), store.get_meta(_META_CERTIFICATES)
             if root is None or chain is None:
@@ -157,7 +158,7 @@ class Node:
                 unlocked.node_keys,
                 unlocked.storage_key,
                 clock or SystemClock(),
-                entropy or SystemEntropy(),
+                entropy,
             )
             if writable and new_incarnation is not False and not store.continuity_proven:
                 node.begin_incarnation("continuity is not proven")

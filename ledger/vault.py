@@ -4,10 +4,12 @@
 
     district key of an epoch ──HKDF──▶ document key ──HKDF──▶ entry key + commitment
 
-- HKDF-Expand-SHA256 (RFC 5869) alone: every input key is uniformly random already. AES-256-GCM-SIV (RFC 8452) seals.
-- The *commitment* stands in the header and is checked before opening: one ciphertext cannot open to two contents
-  under two keys (invisible salamanders), so a court and a pharmacy read the same.
-- The nonce is a hash of the header, which is also the additional data; each entry has its own key, so no nonce repeats.
+- HKDF-Expand-SHA256 (RFC 5869) alone: every input key is uniformly random already. AES-256-GCM-SIV (RFC 8452)
+  seals.
+- The *commitment* stands in the header and is checked before opening: one ciphertext cannot open to two
+  contents under two keys (invisible salamanders), so a court and a pharmacy read the same.
+- The nonce is a hash of the header, which is also the additional data. Each entry has its own key, so a nonce
+  is used twice only where an author forks its feed; GCM-SIV then tells whether contents are equal, no more.
 - A keyring never shows a key: not in ``repr``, not in an error.
 """
 
@@ -16,11 +18,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections import OrderedDict
+from typing import Annotated
 
 import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from ledger.errors import Malformed, NotAuthentic, Unreadable
 from ledger.ids import GOVERNANCE, tagged_hash
@@ -39,12 +42,16 @@ __all__ = [
 ]
 
 PUBLIC_DISTRICT_KEY = hashlib.sha256(b"rxledger/1 public district key").digest()
-"""Governance is sealed like everything else, under a key that everybody knows: one code path, nothing secret."""
+"""Governance is sealed like everything else, under a key that everybody knows: one code path, no secret."""
 CACHED_DOCUMENT_KEYS_MAX = 8192
-"""Derived document keys kept: 64 bytes each; a derivation costs 2 µs, so more would not pay."""
+"""Derived document keys kept, some 300 bytes each: 2.5 MB. A derivation costs 2 µs: more would not pay."""
+_KEY = 32
 _COMMITMENT = 16
+_NONCE = 12
 _ENTRY = b"rxledger/1 entry\0"
 _DOCUMENT = b"rxledger/1 document\0"
+_LOCAL_SEAL = b"rxledger/1 local seal\0"
+_LOCAL_NONCE = b"rxledger/1 local nonce\0"
 
 
 class EntryKey(Struct, frozen=True):
@@ -72,7 +79,7 @@ def entry_key(key: bytes, feed: bytes, sequence: int) -> EntryKey:
 
 def seal(key: EntryKey, header: bytes, plaintext: bytes) -> bytes:
     """Seal content under its header. Sixteen bytes longer than the plaintext."""
-    return AESGCMSIV(key.key).encrypt(hashlib.sha256(header).digest()[:12], plaintext, header)
+    return AESGCMSIV(key.key).encrypt(hashlib.sha256(header).digest()[:_NONCE], plaintext, header)
 
 
 def open_sealed(key: EntryKey, header: bytes, commitment: bytes, sealed: bytes) -> bytes:
@@ -84,49 +91,67 @@ def open_sealed(key: EntryKey, header: bytes, commitment: bytes, sealed: bytes) 
     if not hmac.compare_digest(key.commitment, commitment):
         raise NotAuthentic("an entry commits to another key")
     try:
-        return AESGCMSIV(key.key).decrypt(hashlib.sha256(header).digest()[:12], sealed, header)
+        return AESGCMSIV(key.key).decrypt(hashlib.sha256(header).digest()[:_NONCE], sealed, header)
     except (InvalidTag, ValueError) as error:
         raise NotAuthentic("a seal does not hold") from error
 
 
 def patient_index_key(index_key: bytes, system: str, code: str) -> bytes:
-    """Under what (32 bytes) the local index files a patient: says nothing without the district's index key (R13)."""
+    """Under what (32 bytes) the local index files a patient: tells nothing without the index key (R13)."""
     return hmac.digest(index_key, tagged_hash("patient", system.encode(), code.encode()), "sha256")
 
 
 def seal_local(storage_key: bytes, purpose: str, context: bytes, plaintext: bytes) -> bytes:
     """Seal something for this node's own disk, bound to purpose and context.
 
-    The nonce is a hash of purpose, context and plaintext: equal inputs give equal bytes, which for a cache is
-    harmless, and different ones never share a nonce.
+    The nonce is a keyed hash of purpose, context and plaintext, so no entropy is needed: equal inputs give
+    equal bytes, which tells no more than that a cache did not change. Two different inputs share its 96 bits by
+    chance after some 2^48 of them, and then AES-GCM-SIV still hides all but whether they are equal.
     """
     data = tagged_hash("local", purpose.encode(), context)
-    nonce = hmac.digest(storage_key, data + plaintext, "sha256")[:12]
-    return nonce + AESGCMSIV(storage_key).encrypt(nonce, plaintext, data)
+    seal_key, nonce_key = _local_keys(storage_key)
+    nonce = hmac.digest(nonce_key, data + plaintext, "sha256")[:_NONCE]
+    return nonce + AESGCMSIV(seal_key).encrypt(nonce, plaintext, data)
 
 
 def open_local(storage_key: bytes, purpose: str, context: bytes, sealed: bytes) -> bytes:
     """Open what `seal_local` sealed.
 
     Raises:
-        NotAuthentic: it is not that.
+        NotAuthentic: it is not that, or was sealed for another purpose or context, or under another key.
     """
     data = tagged_hash("local", purpose.encode(), context)
+    seal_key, _ = _local_keys(storage_key)
     try:
-        return AESGCMSIV(storage_key).decrypt(sealed[:12], sealed[12:], data)
+        return AESGCMSIV(seal_key).decrypt(sealed[:_NONCE], sealed[_NONCE:], data)
     except (InvalidTag, ValueError) as error:
         raise NotAuthentic("a locally sealed record does not hold") from error
 
 
-class _Stored(Struct, frozen=True, array_like=True):
-    districts: list[tuple[str, int, bytes]]
-    indexes: list[tuple[str, bytes]]
-    documents: list[tuple[bytes, int, bytes]]
-    entries: list[tuple[bytes, bytes]]
+def _local_keys(storage_key: bytes) -> tuple[bytes, bytes]:
+    """One key, one primitive."""
+    seal_key = hmac.digest(storage_key, _LOCAL_SEAL + b"\1", "sha256")
+    return seal_key, hmac.digest(storage_key, _LOCAL_NONCE + b"\1", "sha256")
+
+
+_Bytes16 = Annotated[bytes, Meta(min_length=16, max_length=16)]
+_Bytes32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
+_Bytes48 = Annotated[bytes, Meta(min_length=_KEY + _COMMITMENT, max_length=_KEY + _COMMITMENT)]
+_Epoch = Annotated[int, Meta(ge=1, lt=1 << 31)]
+
+
+class _Stored(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    districts: list[tuple[str, _Epoch, _Bytes32]]
+    indexes: list[tuple[str, _Bytes32]]
+    documents: list[tuple[_Bytes16, _Epoch, _Bytes32]]
+    entries: list[tuple[_Bytes32, _Bytes48]]
 
 
 class Keyring:
-    """The keys that a node holds beyond its own: of districts by epoch, of single documents, of single entries."""
+    """The keys that a node holds beyond its own: of districts by epoch, single documents, single entries.
+
+    Adding a key again replaces it: who adds it has checked where it comes from.
+    """
 
     def __init__(self) -> None:
         self._districts: dict[tuple[str, int], bytes] = {(GOVERNANCE, 0): PUBLIC_DISTRICT_KEY}
@@ -143,28 +168,41 @@ class Keyring:
         """Hold a district's key of an epoch.
 
         Raises:
-            Malformed: not 32 bytes.
+            Malformed: not 32 bytes, or for governance, whose key is public and never another.
         """
-        if len(key) != 32:
-            raise Malformed("a district key has 32 bytes")
-        self._districts[district, epoch] = key
+        if district == GOVERNANCE:
+            raise Malformed("governance has no key of its own")
+        held = self._districts.get((district, epoch))
+        self._districts[district, epoch] = _checked(key, "a district key")
+        if held not in (None, key):
+            self._derived.clear()
         self._digest = None
 
     def add_index(self, district: str, key: bytes) -> None:
-        """Hold a district's index key, the same in all its epochs."""
-        if len(key) != 32:
-            raise Malformed("an index key has 32 bytes")
-        self._indexes[district] = key
+        """Hold a district's index key, the same in all its epochs.
+
+        Raises:
+            Malformed: not 32 bytes.
+        """
+        self._indexes[district] = _checked(key, "an index key")
+        self._digest = None
 
     def add_document(self, document: bytes, epoch: int, key: bytes) -> None:
-        """Hold the key of one document, from its paper or a claim."""
-        if len(key) != 32:
-            raise Malformed("a document key has 32 bytes")
-        self._documents[document, epoch] = key
+        """Hold the key of one document, from its paper or a claim.
+
+        Raises:
+            Malformed: not 32 bytes.
+        """
+        self._documents[document, epoch] = _checked(key, "a document key")
         self._digest = None
 
     def add_entry(self, link: bytes, key: EntryKey) -> None:
-        """Hold the key of one entry, from a `SupplyLinked`."""
+        """Hold the key of one entry, from a `SupplyLinked`.
+
+        Raises:
+            Malformed: the key has not 32 bytes or its commitment not 16.
+        """
+        _checked(key.key + key.commitment, "an entry's key and commitment", _KEY + _COMMITMENT)
         self._entries[link] = key
         self._digest = None
 
@@ -226,11 +264,12 @@ class Keyring:
         return self._entries.get(link)
 
     def digest(self) -> bytes:
-        """A hash of which keys are held: what could be read with them is part of what a state was folded from."""
+        """A hash of the keys held: what could be read with them is part of what a state was folded from.
+
+        Of the keys, not of their names: a wrong key that was replaced must not vouch for what it failed to read.
+        """
         if self._digest is None:
-            parts = [name.encode() + epoch.to_bytes(4, "big") for name, epoch in sorted(self._districts)]
-            parts += [document + epoch.to_bytes(4, "big") for document, epoch in sorted(self._documents)]
-            self._digest = tagged_hash("keyring", *parts, *sorted(self._entries))
+            self._digest = tagged_hash("keyring", self.to_bytes())
         return self._digest
 
     def to_bytes(self) -> bytes:
@@ -253,7 +292,7 @@ class Keyring:
         """
         try:
             stored = msgspec.msgpack.decode(data, type=_Stored)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, ValueError) as error:
             raise Malformed("a keyring cannot be decoded") from error
         ring = cls()
         for name, epoch, key in stored.districts:
@@ -263,5 +302,11 @@ class Keyring:
         for document, epoch, key in stored.documents:
             ring.add_document(document, epoch, key)
         for link, both in stored.entries:
-            ring.add_entry(link, EntryKey(both[:32], both[32:]))
+            ring.add_entry(link, EntryKey(both[:_KEY], both[_KEY:]))
         return ring
+
+
+def _checked(key: bytes, what: str, length: int = _KEY) -> bytes:
+    if len(key) != length:
+        raise Malformed(f"{what} has {length} bytes")
+    return key

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
+from ledger.entropy import Entropy, SystemEntropy
 from ledger.errors import InvalidInput, LedgerBug, StoreDamaged, VersionUnknown
 from ledger.feed import Entry, ForkProof, Run, SignedOpening, VerifiedRun, entry_link, feed_id, genesis_link
 from ledger.ids import DocumentId, FeedId, Link, NodeId, RealmId, tagged_hash
@@ -78,7 +79,7 @@ def _checksum(*parts: bytes) -> bytes:
     return tagged_hash("row", *parts)[:8]
 
 
-def open_store(path: Path, *, writable: bool = True) -> SQLiteStore:
+def open_store(path: Path, *, writable: bool = True, entropy: Entropy | None = None) -> SQLiteStore:
     """Open a store. `continuity_proven` says whether it is the one that was last open here.
 
     Raises:
@@ -86,7 +87,7 @@ def open_store(path: Path, *, writable: bool = True) -> SQLiteStore:
     """
     lock = WriterLock(path.with_name(path.name + ".lock")) if writable and path.exists() else None
     try:
-        return SQLiteStore(Connection(path, writable=writable), lock)
+        return SQLiteStore(Connection(path, writable=writable), lock, entropy or SystemEntropy())
     except BaseException:
         if lock is not None:
             lock.release()
@@ -96,7 +97,7 @@ def open_store(path: Path, *, writable: bool = True) -> SQLiteStore:
 class SQLiteStore(Records):
     """A store in one SQLite file. Not thread-safe: its owner serialises."""
 
-    def __init__(self, connection: Connection, lock: WriterLock | None) -> None:
+    def __init__(self, connection: Connection, lock: WriterLock | None, entropy: Entropy) -> None:
         super().__init__(connection)
         self.writable = connection.writable
         self._lock = lock
@@ -112,7 +113,7 @@ class SQLiteStore(Records):
             raise StoreDamaged("the store names no version", where=str(connection.path))
         self.realm = RealmId(self.get_meta("realm-id") or b"")
         self._check_feeds()
-        self.continuity_proven = self._advance_continuity() if self.writable else False
+        self.continuity_proven = self._advance_continuity(entropy) if self.writable else False
 
     # --- life -------------------------------------------------------------------------------------------------
 
@@ -137,11 +138,11 @@ class SQLiteStore(Records):
             if found is None or found[0] != link or found[1] != sequence:
                 raise StoreDamaged("a feed does not end where it says", where=f"feed {row.feed.hex()}")
 
-    def _advance_continuity(self) -> bool:
+    def _advance_continuity(self, entropy: Entropy) -> bool:
         path = self._c.path.with_name(self._c.path.name + ".continuity")
         in_database, in_file = self.get_meta("continuity"), read_token(path)
         proven = is_proven(in_database, in_file)
-        following = advance(in_file) if proven and in_file else os.urandom(32)
+        following = advance(in_file) if proven and in_file else entropy.bytes(32)
         write_token(path, following)
         with self.transaction():
             self.put_meta("continuity", following)

@@ -91,7 +91,9 @@ def test_every_changed_byte_and_every_cut_of_a_wrapped_key_is_refused():
     sealed = wrap_key(ALICE.wrapping_key, KEY, b"c", SeededEntropy(1))
     for index in range(len(sealed)):
         changed = sealed[:index] + bytes([sealed[index] ^ 1]) + sealed[index + 1 :]
-        for bad in (changed, sealed[:index]):
+        # The highest bit of byte 31 is one that the curve ignores: the context binds it all the same.
+        high = sealed[:index] + bytes([sealed[index] ^ 0x80]) + sealed[index + 1 :]
+        for bad in (changed, high, sealed[:index]):
             with pytest.raises(NotAuthentic):
                 unwrap_key(ALICE.wrapping, bad, b"c")
 
@@ -181,9 +183,11 @@ def test_another_nodes_package_is_refused(world):
     keys, certified = world.certified(NodeRole.PHARMACY, STOCKHOLM)
     package = package_for(world, keys, certified)
     half = NodeKeys(keys.signing, X25519PrivateKey.from_private_bytes(bytes(range(32))))
+    empty = package_for(world, keys, certified, district_keys=[], index_keys={})
     for other in (ALICE, half):
-        with pytest.raises(NotAuthentic):
-            open_package(package, other)
+        for each in (package, empty):
+            with pytest.raises(NotAuthentic):
+                open_package(each, other)
 
 
 def test_another_realms_package_is_refused_where_the_realm_is_known(world):
@@ -222,9 +226,8 @@ def test_every_changed_byte_and_every_cut_of_a_package_is_refused(world):
     "shape", [[2], [2, "another", {"form": 1}], [2, b"", [b"", b""], [], b"", bytes(64)]]
 )
 def test_a_package_of_a_newer_version_says_so(shape):
-    with pytest.raises((VersionUnknown, PeerFault)) as caught:
+    with pytest.raises(VersionUnknown):
         open_package(decode_package(msgspec.msgpack.encode(shape)), ALICE)
-    assert isinstance(caught.value, VersionUnknown)
 
 
 @given(st.binary(max_size=200))

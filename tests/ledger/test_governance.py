@@ -353,7 +353,7 @@ def soups(draw: st.DrawFn) -> tuple[list[GovernanceEntry], dict[FeedId, int]]:
     cites = st.sampled_from(MARKS)
     kinds: st.SearchStrategy[Event | None] = st.one_of(
         st.none(),
-        st.builds(lambda p, c: policy(p, c), st.sampled_from([b"p", b"q"]), cites),
+        st.builds(policy, st.sampled_from([b"p", b"q"]), cites),
         st.builds(lambda one, d, c: declare(one, *d, cites=c), level, st.lists(district, max_size=2), cites),
         st.builds(retire, st.integers(24_000, 24_009)),
         st.builds(lambda d, e: start(d, e, (PHARMACY, b"k%d" % e)), district, st.integers(1, 4)),
@@ -379,7 +379,7 @@ def soups(draw: st.DrawFn) -> tuple[list[GovernanceEntry], dict[FeedId, int]]:
                             branch=branch,
                             role=role,
                             stamp=draw(st.integers(0, 9)),
-                        )  # fmt: skip
+                        )
                     )
     return entries, draw(st.dictionaries(st.sampled_from([A, B, C]), st.integers(1, 3), max_size=3))
 

@@ -230,6 +230,45 @@ def test_an_authority_without_constraints_or_usage_certifies_nobody(world, missi
         verify_chain(world.realm, (node, weak, *world.issuing_chain))
 
 
+def usage(*, certify: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(True, False, False, False, False, certify, False, False, False)
+
+
+@pytest.mark.parametrize(
+    ("missing", "instead"),
+    [
+        (BASIC, ()),
+        (USAGE, ()),
+        (BASIC, ((x509.BasicConstraints(ca=False, path_length=None), True),)),
+        (BASIC, ((x509.BasicConstraints(ca=True, path_length=0), True),)),
+        (USAGE, ((usage(certify=False), True),)),
+    ],
+)
+def test_an_issuing_certificate_that_may_not_certify_so_deep_is_refused(world, missing, instead):
+    authority, above = world.authority()
+    chain = world.chain(world.keys(), R.PHARMACY, STOCKHOLM, by=(authority, above))
+    weak = forge(
+        world.root, world.realm.root_certificate, above[-1], world.issuing, drop=(missing,), add=instead
+    )
+    with pytest.raises(NotAuthentic):
+        verify_chain(world.realm, (*chain[:-1], weak))
+
+
+def test_a_root_that_may_not_certify_founds_no_realm(world):
+    root = world.realm.root_certificate
+    for drop, instead in ((BASIC, ()), (USAGE, ((usage(certify=False), True),))):
+        with pytest.raises(NotAuthentic):
+            Realm.from_certificate(forge(world.root, root, root, world.root, drop=(drop,), add=instead))
+
+
+def test_a_certificate_that_names_another_issuer_is_refused(world):
+    """Rightly signed, but by a key whose certificate has another name: chains have one reading."""
+    keys, (_, other) = world.keys(), world.authority()
+    good = world.chain(keys, R.PHARMACY, STOCKHOLM)
+    with pytest.raises(NotAuthentic):
+        verify_chain(world.realm, (forge(world.issuing, other[0], good[0], keys), *world.issuing_chain))
+
+
 def test_an_unknown_critical_extension_is_refused(world):
     keys = world.keys()
     odd = (x509.UnrecognizedExtension(x509.ObjectIdentifier("2.25.99"), b"\x05\0"), True)
