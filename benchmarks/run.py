@@ -22,17 +22,20 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import msgspec
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
 from msgspec import Struct
 
+from benchmarks.large import fill_large
 from benchmarks.world import DISTRICT, PHARMACIST, PHARMACY, PRESCRIBER, SmallRealm, order
-from ledger import Basis, Ledger, Supply
-from ledger.events import Dispensed, event_json
+from ledger import Basis, Ledger, Link, NodeRole, Supply
+from ledger.events import Dispensed, encode_event, event_json
 from ledger.feed import Run
-from ledger.ids import DocumentId
+from ledger.ids import DocumentId, tagged_hash
 from nodes.bundle import export_bundle, import_bundle
+from nodes.inprocess import synchronise
 
 __all__ = ["main"]
 
@@ -94,10 +97,14 @@ def append_against_floor(bench: Bench, realm: SmallRealm) -> None:
         database.execute("COMMIT")
 
     holder = realm.pharmacy.node.identity.node
-    receipts = [realm.prescriber.prescribe(order(n % 4, holder=holder), person=PRESCRIBER) for n in range(400)]
+    receipts = [
+        realm.prescriber.prescribe(order(n % 4, holder=holder), person=PRESCRIBER) for n in range(400)
+    ]
 
     def append(number: int) -> None:
-        realm.prescriber.amend(receipts[number % 400].document, person=PRESCRIBER, dosage=f"{number} tabletter")
+        realm.prescriber.amend(
+            receipts[number % 400].document, person=PRESCRIBER, dosage=f"{number} tabletter"
+        )
 
     timed(floor, 50)
     timed(append, 50)
@@ -114,21 +121,27 @@ def append_against_floor(bench: Bench, realm: SmallRealm) -> None:
 def sizes(bench: Bench, realm: SmallRealm) -> None:
     """Bytes of a realistic dispensing: in a run, alone, on disk."""
     holder = realm.pharmacy.node.identity.node
-    receipts = [realm.prescriber.prescribe(order(n % 4, holder=holder), person=PRESCRIBER) for n in range(500)]
+    receipts = [
+        realm.prescriber.prescribe(order(n % 4, holder=holder), person=PRESCRIBER) for n in range(500)
+    ]
     realm.replicate()
     store = realm.pharmacy.node.store
-    path = realm.directory / "pharmacy" / "store.db"
-    sqlite3.connect(path).execute("PRAGMA wal_checkpoint(TRUNCATE)")
     links = [
-        realm.pharmacy.dispense(r.document, Supply(fill=1, quantity=100, pharmacy=PHARMACY), person=PHARMACIST).link
+        realm.pharmacy.dispense(
+            r.document, Supply(fill=1, quantity=100, pharmacy=PHARMACY), person=PHARMACIST
+        ).link
         for r in receipts
     ]
-    import msgspec
-
     feed = realm.pharmacy.node.own_feed(DISTRICT)
     runs: list[Run] = list(realm.pharmacy.exchange.runs(feed, (), 1 << 30))
     entries = sum(len(run.entries) for run in runs)
-    bench.add("dispensing in a run", len(msgspec.msgpack.encode(runs)) / entries, "B", "<= 260", met=len(msgspec.msgpack.encode(runs)) / entries <= 260)
+    bench.add(
+        "dispensing in a run",
+        len(msgspec.msgpack.encode(runs)) / entries,
+        "B",
+        "<= 260",
+        met=len(msgspec.msgpack.encode(runs)) / entries <= 260,
+    )
     stored = store.by_link(links[-1])
     if stored is None:
         raise RuntimeError("the last dispensing has gone")
@@ -138,11 +151,6 @@ def sizes(bench: Bench, realm: SmallRealm) -> None:
     if opened is None or not isinstance(opened.event, Dispensed):
         raise RuntimeError("the last dispensing cannot be read")
     bench.add("its event as JSON", len(event_json(opened.event_bytes)), "B", "about 300")
-    disk = sqlite3.connect(path)
-    pages = disk.execute(
-        "SELECT sum(payload + (SELECT 0)) FROM dbstat WHERE name IN ('entry')"
-    ) if False else None
-    del pages
 
 
 def disk_size(bench: Bench, path: Path, entries: int) -> None:
@@ -155,30 +163,28 @@ def disk_size(bench: Bench, path: Path, entries: int) -> None:
 
 
 def fill(realm: SmallRealm, count: int) -> None:
-    """Write dispensings in bulk: one transaction for a thousand, as a host that catches up does."""
-    ledger, node = realm.pharmacy, realm.pharmacy.node
-    holder = node.identity.node
-    documents = [realm.prescriber.prescribe(order(n % 4, holder=holder), person=PRESCRIBER).document for n in range(100)]
-    realm.replicate()
-    feed = node.own_feed(DISTRICT)
-    heads: dict[DocumentId, tuple[bytes, ...]] = {}
-    written = 0
-    while written < count:
+    """Write dispensings in bulk, a thousand a transaction, ten a document, as a host that catches up does."""
+    node = realm.pharmacy.node
+    month = (2026 * 12 + 10).to_bytes(2, "big")
+    heads: dict[DocumentId, tuple[Link, ...]] = {}
+    for start in range(0, count, 1000):
         with node.transaction():
-            for number in range(min(1000, count - written)):
-                document = documents[(written + number) % len(documents)] if written < 1000 else DocumentId(
-                    b"\x5f\x02" + (written + number).to_bytes(14, "big")[:6] + ((written + number) // 10).to_bytes(8, "big")
-                )
+            for number in range(start, min(start + 1000, count)):
+                document = DocumentId(month + tagged_hash("bench", (number // 10).to_bytes(8, "big"))[:14])
                 event = Dispensed(
-                    person=PHARMACIST, command=os.urandom(16), governance=os.urandom(8), fill=1, quantity=100,
-                    basis=Basis.CUSTODY, rests_on=os.urandom(32), pharmacy=PHARMACY,
-                )  # fmt: skip
-                from ledger.events import encode_event
-
-                link = node.writer.append(DISTRICT, document, encode_event(event), heads.get(document, ()), 1).link  # type: ignore[arg-type]
+                    person=PHARMACIST,
+                    command=os.urandom(16),
+                    governance=os.urandom(8),
+                    fill=1,
+                    quantity=100,
+                    basis=Basis.CUSTODY,
+                    rests_on=os.urandom(32),
+                    pharmacy=PHARMACY,
+                )
+                link = node.writer.append(
+                    DISTRICT, document, encode_event(event), heads.get(document, ()), 1
+                ).link
                 heads[document] = (link,)
-        written += min(1000, count - written)
-    del feed, ledger
 
 
 def bulk_import(bench: Bench, realm: SmallRealm, *, full: bool) -> None:
@@ -191,10 +197,16 @@ def bulk_import(bench: Bench, realm: SmallRealm, *, full: bool) -> None:
     report = export_bundle(
         realm.pharmacy.exchange, node.keys.signing, node.identity.certificates, bundle, now_ms=node.now_ms()
     )
-    bench.add("bundle, an entry", len(bundle.getvalue()) / report.entries, "B", "<= 260", met=len(bundle.getvalue()) / report.entries <= 260)
+    bench.add(
+        "bundle, an entry",
+        len(bundle.getvalue()) / report.entries,
+        "B",
+        "<= 260",
+        met=len(bundle.getvalue()) / report.entries <= 260,
+    )
     rates = []
     for turn in range(5):
-        empty = realm.enrol(f"empty-{turn}", _relay())
+        empty = realm.enrol(f"empty-{turn}", NodeRole.RELAY)
         bundle.seek(0)
         cpu, start = time.process_time(), time.perf_counter()
         taken = import_bundle(empty.exchange, bundle)
@@ -202,7 +214,13 @@ def bulk_import(bench: Bench, realm: SmallRealm, *, full: bool) -> None:
         rates.append((taken.new / wall, taken.new / used))
         empty.close()
     rate = statistics.median(r for r, _ in rates)
-    bench.add(f"import of {report.entries:,} entries, verified and durable", rate, "/s", ">= 60,000", met=rate >= 60_000)
+    bench.add(
+        f"import of {report.entries:,} entries, verified and durable",
+        rate,
+        "/s",
+        ">= 60,000",
+        met=rate >= 60_000,
+    )
     disk_size(bench, realm.directory / "empty-0" / "store.db", report.entries)
     if full:
         into_large(bench, realm, bundle, rate)
@@ -210,9 +228,7 @@ def bulk_import(bench: Bench, realm: SmallRealm, *, full: bool) -> None:
 
 def into_large(bench: Bench, realm: SmallRealm, bundle: io.BytesIO, rate: float) -> None:
     """The same bundle into a store that holds a million other entries."""
-    from benchmarks.large import fill_large
-
-    large = realm.enrol("large", _relay())
+    large = realm.enrol("large", NodeRole.RELAY)
     seconds = fill_large(large, realm, LARGE_ENTRIES)
     bench.add("filling a store to a million entries", LARGE_ENTRIES / seconds, "/s")
     bundle.seek(0)
@@ -222,12 +238,6 @@ def into_large(bench: Bench, realm: SmallRealm, bundle: io.BytesIO, rate: float)
     bench.add("import into a million entries", slow, "/s", "<= 2 x slower", met=rate / slow <= 2)
     bench.add("import into a million entries, slower by", rate / slow, "x")
     large.close()
-
-
-def _relay():  # type: ignore[no-untyped-def]
-    from ledger import NodeRole
-
-    return NodeRole.RELAY
 
 
 def states(bench: Bench, realm: SmallRealm) -> None:
@@ -247,13 +257,43 @@ def states(bench: Bench, realm: SmallRealm) -> None:
     cold = timed(lambda n: reopened.node.reader.state(documents[n]), 300)
     warm = timed(lambda n: reopened.node.reader.state(documents[n]), 300)
     folded = timed(lambda n: reopened.node.reader.fold_anew(documents[n]), 300)
-    bench.add("state of ten events, cold (sealed snapshot), p50", 1e3 * statistics.median(cold), "ms", "<= 0.3", met=statistics.median(cold) <= 3e-4)
-    bench.add("state of ten events, cold (sealed snapshot), p99", 1e3 * percentile(cold, 0.99), "ms", "<= 1", met=percentile(cold, 0.99) <= 1e-3)
-    bench.add("state of ten events, warm, p50", 1e3 * statistics.median(warm), "ms", "<= 0.3", met=statistics.median(warm) <= 3e-4)
-    bench.add("state of ten events, warm, p99", 1e3 * percentile(warm, 0.99), "ms", "<= 1", met=percentile(warm, 0.99) <= 1e-3)
+    bench.add(
+        "state of ten events, cold (sealed snapshot), p50",
+        1e3 * statistics.median(cold),
+        "ms",
+        "<= 0.3",
+        met=statistics.median(cold) <= 3e-4,
+    )
+    bench.add(
+        "state of ten events, cold (sealed snapshot), p99",
+        1e3 * percentile(cold, 0.99),
+        "ms",
+        "<= 1",
+        met=percentile(cold, 0.99) <= 1e-3,
+    )
+    bench.add(
+        "state of ten events, warm, p50",
+        1e3 * statistics.median(warm),
+        "ms",
+        "<= 0.3",
+        met=statistics.median(warm) <= 3e-4,
+    )
+    bench.add(
+        "state of ten events, warm, p99",
+        1e3 * percentile(warm, 0.99),
+        "ms",
+        "<= 1",
+        met=percentile(warm, 0.99) <= 1e-3,
+    )
     bench.add("state of ten events, folded from its entries, p50", 1e3 * statistics.median(folded), "ms")
     decisions = timed(lambda n: reopened.assess(documents[n], Supply(fill=1)), 300)
-    bench.add("a decision, p99", 1e3 * percentile(decisions, 0.99), "ms", "<= 2", met=percentile(decisions, 0.99) <= 2e-3)
+    bench.add(
+        "a decision, p99",
+        1e3 * percentile(decisions, 0.99),
+        "ms",
+        "<= 2",
+        met=percentile(decisions, 0.99) <= 2e-3,
+    )
     patients(bench, realm, reopened)
     reopened.close()
 
@@ -270,12 +310,16 @@ def patients(bench: Bench, realm: SmallRealm, ledger: Ledger) -> None:
     patient = order(77, holder=holder).patient
     for _ in range(10):
         realm.prescriber.prescribe(order(77, holder=holder), person=PRESCRIBER)
-    from nodes.inprocess import synchronise
-
     synchronise(realm.prescriber.exchange, ledger.exchange)
     times = timed(lambda _: ledger.patient(patient, person=PHARMACIST, purpose="dispensing"), 100)
     found = len(ledger.patient(patient, person=PHARMACIST, purpose="dispensing").prescriptions)
-    bench.add(f"a patient's list of {found} prescriptions, p50", 1e3 * statistics.median(times), "ms", "<= 5", met=found == 10 and statistics.median(times) <= 5e-3)
+    bench.add(
+        f"a patient's list of {found} prescriptions, p50",
+        1e3 * statistics.median(times),
+        "ms",
+        "<= 5",
+        met=found == 10 and statistics.median(times) <= 5e-3,
+    )
 
 
 def start_up(bench: Bench) -> None:
@@ -308,7 +352,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     options = parser.parse_args(arguments)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-    print(f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {platform.machine()}, {os.cpu_count()} cores")
+    print(
+        f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {platform.machine()}, {os.cpu_count()} cores"
+    )
     bench = Bench()
     start_up(bench)
     for part in (append_against_floor, sizes, states, lambda b, r: bulk_import(b, r, full=options.full)):
@@ -319,7 +365,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     bench.add("peak memory of this process", peak, "MiB")
     if options.json:
-        figures = [{"name": f.name, "value": f.value, "unit": f.unit, "goal": f.goal, "met": f.met} for f in bench.figures]
+        figures = [
+            {"name": f.name, "value": f.value, "unit": f.unit, "goal": f.goal, "met": f.met}
+            for f in bench.figures
+        ]
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
     missed = [f.name for f in bench.figures if f.met is False]
     print(f"{len(missed)} goals missed" + (": " + "; ".join(missed) if missed else ""))

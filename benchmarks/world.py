@@ -38,7 +38,12 @@ class SmallRealm:
         self.directory = directory
         self.unlock = UnlockFile(directory / "unlock" / "secret")
         self.founded: Founded = found_realm(
-            directory / "realm", "bench", RealmKind.EXERCISE, self.unlock, clock=SystemClock(), entropy=SeededEntropy(seed)
+            directory / "realm",
+            "bench",
+            RealmKind.EXERCISE,
+            self.unlock,
+            clock=SystemClock(),
+            entropy=SeededEntropy(seed),
         )
         self.agency = self.founded.agency
         self.prescriber = self.enrol("prescriber", NodeRole.PRESCRIBER)
@@ -48,7 +53,13 @@ class SmallRealm:
     def enrol(self, name: str, role: NodeRole, district: str = DISTRICT) -> Ledger:
         """One more node."""
         return enrol(
-            self.founded, self.directory / name, role=role, district=district, name=name, unlock=self.unlock, person=OFFICER
+            self.founded,
+            self.directory / name,
+            role=role,
+            district=district,
+            name=name,
+            unlock=self.unlock,
+            person=OFFICER,
         )
 
     def replicate(self) -> None:

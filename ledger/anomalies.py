@@ -121,7 +121,9 @@ def _supply_anomalies(
 
 
 def _cancellations(finder: _Finder, facts: list[Fact], supplies: list[Supply]) -> None:
-    cancels = [f.id for f in facts if isinstance(f.event, PrescriptionCancelled) and f.id in finder.causality.index]
+    cancels = [
+        f.id for f in facts if isinstance(f.event, PrescriptionCancelled) and f.id in finder.causality.index
+    ]
     before = finder.causality.before
     for supply in supplies:
         if not supply.net:
@@ -166,9 +168,13 @@ def latest_amendments(
     made = [
         f
         for f in facts
-        if isinstance(f.event, PrescriptionAmended) and f.id not in lacking and getattr(f.event, field) is not None
+        if isinstance(f.event, PrescriptionAmended)
+        and f.id not in lacking
+        and getattr(f.event, field) is not None
     ]
-    return [f for f in sorted(made, key=lambda f: causality.index[f.id]) if not causality.in_past_of_any(f, made)]
+    return [
+        f for f in sorted(made, key=lambda f: causality.index[f.id]) if not causality.in_past_of_any(f, made)
+    ]
 
 
 def _times(finder: _Finder, facts: list[Fact]) -> None:
@@ -179,7 +185,11 @@ def _times(finder: _Finder, facts: list[Fact]) -> None:
             if earlier is not None and earlier.stamp > fact.stamp:
                 finder.add("clock_beyond_bound", (earlier.id,), detail="later than what follows it")
         event = fact.event
-        if event is not None and event.happened is not None and event.happened > stamp_ms(fact.stamp) + DRIFT_MAX_MS:
+        if (
+            event is not None
+            and event.happened is not None
+            and event.happened > stamp_ms(fact.stamp) + DRIFT_MAX_MS
+        ):
             finder.add("clock_beyond_bound", (fact.id,), detail="recorded before it happened")
 
 
@@ -195,5 +205,3 @@ def _resolved(finder: _Finder, facts: list[Fact], lacking: Mapping[Link, Lack]) 
         )
         for _, a in sorted(finder.found.items())
     )  # fmt: skip
-
-

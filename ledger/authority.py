@@ -16,8 +16,19 @@ from ledger.ids import NodeId
 
 __all__ = ["Lack", "knew_of_revocation", "lack_of_authority"]
 
-_CARE: tuple[type[e.Event], ...] = (e.PrescriptionHeld, e.ExternalIdAttached, e.AccessBlocked, e.ConsentGiven, e.AnomalyResolved)
-_FEED: tuple[type[e.Event], ...] = (e.CustodyTransferred, e.CustodyDelegated, e.CustodyDelegationEnded, e.FeedClosed)
+_CARE: tuple[type[e.Event], ...] = (
+    e.PrescriptionHeld,
+    e.ExternalIdAttached,
+    e.AccessBlocked,
+    e.ConsentGiven,
+    e.AnomalyResolved,
+)
+_FEED: tuple[type[e.Event], ...] = (
+    e.CustodyTransferred,
+    e.CustodyDelegated,
+    e.CustodyDelegationEnded,
+    e.FeedClosed,
+)
 _MAY: dict[NodeRole, frozenset[type[e.Event]]] = {
     NodeRole.PRESCRIBER: frozenset(
         {e.PrescriptionIssued, e.PrescriptionAmended, e.PrescriptionResumed, e.PrescriptionCancelled, *_CARE, *_FEED}

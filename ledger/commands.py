@@ -5,7 +5,6 @@ from __future__ import annotations
 from msgspec import Struct
 
 from ledger.errors import InvalidInput
-
 from ledger.events import Basis, Coded, ControlledClass, Criticality, Origin, Patient, Product
 from ledger.ids import DocumentId, NodeId
 from ledger.persons import validate_identifier

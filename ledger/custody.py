@@ -149,12 +149,18 @@ class Conveyances:
     def conveys(self, link: Link) -> bool:
         """Whether a fact is a conveyance or the end of one."""
         fact = self._causality.facts.get(link)
-        return fact is not None and isinstance(fact.event, CustodyDelegated | FeedClosed | CustodyDelegationEnded)
+        return fact is not None and isinstance(
+            fact.event, CustodyDelegated | FeedClosed | CustodyDelegationEnded
+        )
 
 
 class _Judge:
     def __init__(
-        self, causality: Causality, conveyances: Conveyances, lacking: Mapping[Link, Lack], governance: GovernanceView
+        self,
+        causality: Causality,
+        conveyances: Conveyances,
+        lacking: Mapping[Link, Lack],
+        governance: GovernanceView,
     ) -> None:
         self.causality, self.conveyances = causality, conveyances
         self.lacking, self.governance = lacking, governance
@@ -210,7 +216,12 @@ class _Judge:
         supply = self.supplied.get(Link(event.supply))
         judged = self.standing.get((Link(event.supply), supply.fill)) if supply else None
         original = self.causality.facts.get(Link(event.supply))
-        if supply is None or original is None or supply.basis is not Basis.CUSTODY or original.feed != fact.feed:
+        if (
+            supply is None
+            or original is None
+            or supply.basis is not Basis.CUSTODY
+            or original.feed != fact.feed
+        ):
             return
         if judged not in (Standing.VALID, Standing.CONTESTED):
             return
@@ -256,7 +267,9 @@ class _Judge:
             return Standing.BREACH
         if not self._entitled(fact, token, rests_on, past):
             return Standing.BREACH
-        if any(self.causality.contains(past, spent.id) for spent in self.spends.get((token.act, token.fill), ())):
+        if any(
+            self.causality.contains(past, spent.id) for spent in self.spends.get((token.act, token.fill), ())
+        ):
             return Standing.BREACH
         contested = token.tainted
         if self.lacking.get(fact.id) is Lack.REVOKED:
@@ -330,7 +343,9 @@ class _Judge:
                 case _:
                     pass
         self._double_spends()
-        unspent = tuple(t for key, t in sorted(self.tokens.items()) if t.bearer_key or not self.spends.get(key))
+        unspent = tuple(
+            t for key, t in sorted(self.tokens.items()) if t.bearer_key or not self.spends.get(key)
+        )
         return Custody(self.standing, unspent, frozenset(self.recoveries))
 
     def _double_spends(self) -> None:

@@ -88,9 +88,7 @@ class NotPermitted(CommandRefused):
 
     code = "not-permitted"
 
-    def __init__(
-        self, message: str, *, reasons: tuple[str, ...] = (), advice: str | None = None
-    ) -> None:
+    def __init__(self, message: str, *, reasons: tuple[str, ...] = (), advice: str | None = None) -> None:
         super().__init__(message, advice=advice)
         self.reasons = reasons
 

@@ -80,7 +80,9 @@ class Opening(Struct, frozen=True, array_like=True):
     incarnation: Annotated[int, Meta(ge=1, lt=1 << 31)]
     nonce: Bytes16
     stamp: Annotated[int, Meta(ge=0, le=STAMP_MAX)]
-    certificates: Annotated[tuple[Annotated[bytes, Meta(max_length=2048)], ...], Meta(min_length=1, max_length=4)]
+    certificates: Annotated[
+        tuple[Annotated[bytes, Meta(max_length=2048)], ...], Meta(min_length=1, max_length=4)
+    ]
     """DER, the node's own first, then each issuer up to but without the realm root."""
     former: Annotated[tuple[FormerFeed, ...], Meta(max_length=FORMER_FEEDS_MAX)] = ()
 
@@ -300,7 +302,9 @@ def drop_inner_signatures(entries: Sequence[Entry]) -> tuple[Entry, ...]:
     """Entries as they travel in a run: only the last keeps its signature."""
     return (
         *(
-            Entry(e.sequence, e.stamp, e.document, e.lane, e.epoch, e.commitment, e.sealed, None, e.sealed_hash)
+            Entry(
+                e.sequence, e.stamp, e.document, e.lane, e.epoch, e.commitment, e.sealed, None, e.sealed_hash
+            )
             for e in entries[:-1]
         ),
         *entries[-1:],

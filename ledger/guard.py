@@ -118,7 +118,9 @@ class _Guard:
         if seen.expired:
             self.refuse("expired", f"the prescription was valid until {issued.valid_until}")
         if seen.not_yet_valid:
-            self.refuse("not-yet-valid", f"the prescription is valid from {issued.valid_from or issued.issued}")
+            self.refuse(
+                "not-yet-valid", f"the prescription is valid from {issued.valid_from or issued.issued}"
+            )
         if seen.first_fill_missed:
             self.refuse("first-fill-missed", f"the first fill was due before {issued.first_fill_before}")
         if seen.next_fill_day:
@@ -176,7 +178,9 @@ class _Guard:
         if rule.from_level is None:
             self.refuse("class", f"policy permits no emergency supply of the class {medicine}")
         elif LEVELS.index(self.level) < LEVELS.index(rule.from_level):
-            self.refuse("level", f"policy permits it from level {rule.from_level.value}; it is {self.level.value}")
+            self.refuse(
+                "level", f"policy permits it from level {rule.from_level.value}; it is {self.level.value}"
+            )
         if self.unlawful:
             self.refuse("no-legal-basis", "no policy in force cites a legal basis for emergency supply")
         if not self.request.reason:
@@ -186,7 +190,10 @@ class _Guard:
         stale = self.now_ms - self.policy.stale_hours * HOUR_MS
         silent = [u for u in self.horizon.unheard if u.heard_ms < stale]
         if silent:
-            self.risk("unheard", f"{len(silent)} nodes of the district have not been heard for {self.policy.stale_hours} h")
+            self.risk(
+                "unheard",
+                f"{len(silent)} nodes of the district have not been heard for {self.policy.stale_hours} h",
+            )
         return self.answer(Basis.EMERGENCY, None, cap)
 
     def answer(self, basis: Basis | None, rests_on: Link | None, most: int) -> Decision:
@@ -224,5 +231,12 @@ def decide(
 ) -> Decision:
     """Decide on a supply. Pure; writes nothing."""
     return _Guard(
-        prescription, request, policy, legal_basis, production=production, level=level, horizon=horizon, now_ms=now_ms
+        prescription,
+        request,
+        policy,
+        legal_basis,
+        production=production,
+        level=level,
+        horizon=horizon,
+        now_ms=now_ms,
     ).decide()

@@ -295,12 +295,18 @@ class _Fold:
 
     def _not_dispensed(self) -> tuple[tuple[Link, int, str], ...]:
         return tuple(
-            (f.id, f.event.fill, f.event.reason) for f in self.of_kind(NotDispensed) if isinstance(f.event, NotDispensed)
+            (f.id, f.event.fill, f.event.reason)
+            for f in self.of_kind(NotDispensed)
+            if isinstance(f.event, NotDispensed)
         )
 
     def _external_ids(self, issued: PrescriptionIssued | None) -> tuple[Coded, ...]:
         found = [issued.external_id] if issued is not None and issued.external_id is not None else []
-        found += [f.event.external_id for f in self.of_kind(ExternalIdAttached) if isinstance(f.event, ExternalIdAttached)]
+        found += [
+            f.event.external_id
+            for f in self.of_kind(ExternalIdAttached)
+            if isinstance(f.event, ExternalIdAttached)
+        ]
         return tuple(dict.fromkeys(found))
 
     def _blocked(self) -> tuple[str, ...]:
@@ -328,34 +334,47 @@ class _Fold:
         self, number: int, authorised: int, dispensed: int, remaining: int, custody: Custody,
         conveyances: Conveyances, supplies: list[Supply],
     ) -> FillState:  # fmt: skip
-        supplied = any(s.net and s.fill == number for s in supplies)
-        bare = {"number": number, "authorised": authorised, "dispensed": dispensed, "remaining": remaining, "supplied": supplied}
+        bare = FillState(
+            number=number,
+            status=FillStatus.PART_DISPENSED if dispensed else FillStatus.NO_CUSTODY,
+            authorised=authorised,
+            dispensed=dispensed,
+            remaining=remaining,
+            supplied=any(s.net and s.fill == number for s in supplies),
+        )
         if remaining == 0:
-            return FillState(status=FillStatus.DISPENSED if dispensed else FillStatus.FORFEITED, **bare)  # type: ignore[arg-type]
-        tokens = [t for t in custody.unspent if t.fill == number]
+            return _as(bare, FillStatus.DISPENSED if dispensed else FillStatus.FORFEITED)
         if number in custody.recovered:
-            return FillState(status=FillStatus.RECOVERED, **bare)  # type: ignore[arg-type]
+            return _as(bare, FillStatus.RECOVERED)
+        tokens = [t for t in custody.unspent if t.fill == number]
         if len(tokens) == 1 and not tokens[0].tainted:
             state = self._held(tokens[0], conveyances, bare)
             if state is not None:
                 return state
-        if tokens:
-            return FillState(status=FillStatus.CONTESTED, **bare)  # type: ignore[arg-type]
-        return FillState(status=FillStatus.PART_DISPENSED if dispensed else FillStatus.NO_CUSTODY, **bare)  # type: ignore[arg-type]
+        return _as(bare, FillStatus.CONTESTED) if tokens else bare
 
-    def _held(self, token: Token, conveyances: Conveyances, bare: dict[str, int | bool]) -> FillState | None:
+    def _held(self, token: Token, conveyances: Conveyances, bare: FillState) -> FillState | None:
+        """The fill as its one unspent token says; None if what holds it may not act on it."""
+        replace = msgspec.structs.replace
         if token.feed is None:
-            return FillState(status=FillStatus.BEARER, rests_on=token.act, bearer_key=token.bearer_key, **bare)  # type: ignore[arg-type]
+            return replace(bare, status=FillStatus.BEARER, rests_on=token.act, bearer_key=token.bearer_key)
         holder, conveyed = conveyances.acting_for(token.feed, None)
         author = next((f.author for f in self.causality.facts.values() if f.feed == holder), None)
         if holder_is_unfit(holder, author, self.causality, self.governance):
             return None
         if holder_is_unfit(token.feed, None, self.causality, self.governance):
             return None
-        status = FillStatus.PART_DISPENSED if bare["dispensed"] else FillStatus.IN_CUSTODY
-        return FillState(
-            status=status, holder=holder, holder_node=author or b"", rests_on=conveyed or token.act, **bare  # type: ignore[arg-type]
+        return replace(
+            bare,
+            status=FillStatus.PART_DISPENSED if bare.dispensed else FillStatus.IN_CUSTODY,
+            holder=holder,
+            holder_node=author or b"",
+            rests_on=conveyed or token.act,
         )
+
+
+def _as(bare: FillState, status: FillStatus) -> FillState:
+    return msgspec.structs.replace(bare, status=status)
 
 
 def holdings(prescription: Prescription, feed: FeedId) -> list[FillRight]:
@@ -402,4 +421,3 @@ def view(prescription: Prescription, now_ms: int) -> View:
 def is_paper(issued: PrescriptionIssued) -> bool:
     """Whether it was registered from paper or telephone."""
     return issued.origin in (Origin.PAPER, Origin.TELEPHONE)
-

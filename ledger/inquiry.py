@@ -174,7 +174,9 @@ class Inquiry:
             held = {fact.id: fact for fact in facts}
             return [
                 {
-                    "when": datetime.fromtimestamp(stamp_ms(held[link].stamp) / 1000, UTC).isoformat(timespec="seconds"),
+                    "when": datetime.fromtimestamp(stamp_ms(held[link].stamp) / 1000, UTC).isoformat(
+                        timespec="seconds"
+                    ),
                     "kind": held[link].kind or "unreadable",
                     "author": node.reader.author(held[link].feed)[0].name,
                     "event": link.hex(),
@@ -224,7 +226,9 @@ class Inquiry:
                 fresh = node.reader.fold_anew(document)
                 node.reader.automerge(document)
             if fresh is None or state_digest(fresh.prescription) != state_digest(state.prescription):
-                raise StoreDamaged("a cached state is not what its entries say", where=f"document {document.hex()}")
+                raise StoreDamaged(
+                    "a cached state is not what its entries say", where=f"document {document.hex()}"
+                )
             yield document
 
     # --- digests ----------------------------------------------------------------------------------------------------
@@ -274,4 +278,3 @@ class Inquiry:
             unread=state.unread,
             data_as_of_ms=min((at for at, _ in unheard), default=node.now_ms()),
         )
-

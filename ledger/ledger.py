@@ -10,10 +10,10 @@ Reading never writes content; a lookup by patient writes the audit log (section 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypedDict
+from typing import Self
 
 from msgspec import Struct
 
@@ -30,19 +30,11 @@ from ledger.events import (
     Coded,
     ConsentGiven,
     Criticality,
-    CustodyDelegated,
-    CustodyDelegationEnded,
-    CustodyRecovered,
-    CustodyTransferred,
     Dispensed,
     DispensingCorrected,
     DispensingReversed,
-    Event,
     ExternalIdAttached,
-    FeedClosed,
     FillKey,
-    FillRight,
-    Level,
     NotDispensed,
     Origin,
     Patient,
@@ -54,29 +46,18 @@ from ledger.events import (
     PrescriptionResumed,
     ReversalKind,
     SupplyLinked,
+    encode_event,
 )
-from ledger.events import encode_event
-from ledger.exchange import Exchange
 from ledger.guard import Decision, Horizon, SupplyRequest, Verdict, decide
-from ledger.history import Anomaly, Prescription, View, holdings, view
+from ledger.history import Anomaly, Prescription, View, view
+from ledger.holding import CustodyActs
 from ledger.identity import NodeKeys, NodeRole, RealmKind
-from ledger.ids import DocumentId, FeedId, Link, NodeId, district_document, document_id
-from ledger.inquiry import Inquiry, PatientList
+from ledger.ids import DocumentId, FeedId, Link, document_id
+from ledger.inquiry import PatientList
 from ledger.keystore import Unlock
 from ledger.node import Node, Receipt
-from ledger.papers import Papers
-from ledger.placement import CustodyPlan, plan_moves
-from ledger.policy import Policy, decode_policy, default_policy
-from ledger.stewardship import Stewardship
 
 __all__ = ["Answer", "Ledger"]
-
-
-class _Ground(TypedDict):
-    """What every event cites: the governance and level it relied on."""
-
-    governance: bytes
-    level: Level
 
 
 class Answer(Struct, frozen=True):
@@ -88,20 +69,8 @@ class Answer(Struct, frozen=True):
     district: str
 
 
-class Ledger:
+class Ledger(CustodyActs):
     """One node's ledger. Open it with `Ledger.open`, use it as a context manager, close it."""
-
-    def __init__(self, node: Node) -> None:
-        self.node = node
-        self.exchange = Exchange(node)
-        """Replication: what `nodes` connects to other ledgers."""
-        self.stewardship = Stewardship(node)
-        """Acts of the agency and of district authorities: admission, revocation, levels, policy."""
-        self.inquiry = Inquiry(node)
-        """Lookups across prescriptions."""
-        self.papers = Papers(node)
-        """The paper in the patient's hand."""
-        self._policy: tuple[bytes, Policy] | None = None
 
     # --- life -----------------------------------------------------------------------------------------------
 
@@ -147,13 +116,20 @@ class Ledger:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     # --- prescribing ------------------------------------------------------------------------------------------
 
     def prescribe(
-        self, order: IssuePrescription, *, person: Person, district: str | None = None, command: bytes | None = None
+        self,
+        order: IssuePrescription,
+        *,
+        person: Person,
+        district: str | None = None,
+        command: bytes | None = None,
     ) -> Receipt:
         """Issue a prescription in its home district (default: this node's own).
 
@@ -195,7 +171,12 @@ class Ledger:
             document = document_id(_day(issued, "issued"), encode_event(event))
             lane = 1 if order.criticality is Criticality.LIFE_SUSTAINING else 2
             return node.write(
-                home, document, event, lane=lane, parents=(), also=lambda w: self.inquiry.index_event(event, document)
+                home,
+                document,
+                event,
+                lane=lane,
+                parents=(),
+                also=lambda w: self.inquiry.index_event(event, document),
             )
 
     def amend(
@@ -205,9 +186,13 @@ class Ledger:
         """Change dosage or instructions; anything else is cancel and reissue."""
         if dosage is None and instructions is None:
             raise InvalidInput("an amendment changes dosage or instructions; neither was given")
-        return self._write(document, PrescriptionAmended, person, command, dosage=dosage, instructions=instructions)
+        return self._write(
+            document, PrescriptionAmended, person, command, dosage=dosage, instructions=instructions
+        )
 
-    def hold(self, document: DocumentId, *, person: Person, reason: str = "", command: bytes | None = None) -> Receipt:
+    def hold(
+        self, document: DocumentId, *, person: Person, reason: str = "", command: bytes | None = None
+    ) -> Receipt:
         """Park a prescription: nothing may be supplied on it until it is resumed."""
         return self._write(document, PrescriptionHeld, person, command, reason=reason)
 
@@ -216,7 +201,13 @@ class Ledger:
         return self._write(document, PrescriptionResumed, person, command)
 
     def cancel(
-        self, document: DocumentId, *, person: Person, reason: int = 4, comment: str = "", command: bytes | None = None
+        self,
+        document: DocumentId,
+        *,
+        person: Person,
+        reason: int = 4,
+        comment: str = "",
+        command: bytes | None = None,
     ) -> Receipt:
         """Cancel for good. Reason 1 wrong patient, 2 wrong medicine, 3 discontinued, 4 other.
 
@@ -267,7 +258,8 @@ class Ledger:
             decision = self.assess(document, supply)
             if decision.verdict is Verdict.REFUSE or decision.basis is None:
                 raise NotPermitted(
-                    "; ".join(r.message for r in decision.reasons), reasons=tuple(r.code for r in decision.reasons)
+                    "; ".join(r.message for r in decision.reasons),
+                    reasons=tuple(r.code for r in decision.reasons),
                 )
             quantity = supply.quantity or decision.quantity_max
             signature = None
@@ -297,7 +289,9 @@ class Ledger:
             NotPermitted: another node registered the supply.
         """
         self._own_supply(document, supply)
-        return self._write(document, DispensingReversed, person, command, supply=supply, kind=kind, reason=reason)
+        return self._write(
+            document, DispensingReversed, person, command, supply=supply, kind=kind, reason=reason
+        )
 
     def correct(
         self, document: DocumentId, supply: Link, quantity: int, *, person: Person, reason: str = "",
@@ -324,86 +318,6 @@ class Ledger:
                 supply=supply, document=found.document, entry_key=key, fill=fill, quantity=quantity,
             )  # fmt: skip
 
-    # --- custody -------------------------------------------------------------------------------------------------
-
-    def transfer(
-        self, document: DocumentId, fills: Sequence[int], to: NodeId | None, *, person: Person,
-        command: bytes | None = None,
-    ) -> Receipt:  # fmt: skip
-        """Pass fills that this node holds to another node; to None: to whoever carries the paper.
-
-        Raises:
-            NotPermitted: this node does not hold one of the fills.
-            NotFound: no feed of that node is known in the district.
-        """
-        node = self.node
-        with node.lock:
-            command = self._command(command)
-            done = node.first_result(command)
-            if done is not None:
-                return done
-            district = self._district(document)
-            held = {right.fill: right for right in self._holdings(document, district)}
-            missing = [fill for fill in fills if fill not in held]
-            if missing or not fills:
-                raise NotPermitted(f"this node does not hold fills {missing}", reasons=("not-holder",))
-            target: FeedId | None = None
-            keys: tuple[FillKey, ...] = ()
-            if to is None:
-                keys = tuple(FillKey(f, bearer_public_key(s)) for f, s in self.papers.seeds(command, max(fills)) if f in fills)
-            else:
-                target = self._feed(to, district)
-            return self._write(
-                document, CustodyTransferred, person, command,
-                fills=tuple(held[fill] for fill in sorted(fills)), to=target, bearer_keys=keys,
-            )  # fmt: skip
-
-    def recover(
-        self, document: DocumentId, fills: Sequence[int], *, person: Person, reason: str, command: bytes | None = None
-    ) -> Receipt:
-        """Agency: the holder is dead. From then on the fills may be supplied with risk; confers no custody."""
-        if self.node.identity.role is not NodeRole.AGENCY:
-            raise NotPermitted("only the agency recovers custody")
-        return self._write(document, CustodyRecovered, person, command, fills=tuple(sorted(fills)), reason=reason)
-
-    def delegate(self, district: str, to: NodeId, *, person: Person, command: bytes | None = None) -> Receipt:
-        """Move everything this node's feed in a district holds, or will be named for, to another node."""
-        return self._district_act(district, CustodyDelegated, person, command, to=self._feed(to, district))
-
-    def end_delegation(
-        self, district: str, delegation: Link, *, person: Person, command: bytes | None = None
-    ) -> Receipt:
-        """The delegate gives back what it has not spent."""
-        return self._district_act(district, CustodyDelegationEnded, person, command, delegation=delegation)
-
-    def close_feed(self, district: str, successor: NodeId, *, person: Person, command: bytes | None = None) -> Receipt:
-        """A planned change of computer: this feed's last entry names who follows."""
-        return self._district_act(
-            district, FeedClosed, person, command, successor=self._feed(successor, district)
-        )
-
-    def plan_custody(self, plan: CustodyPlan, *, person: Person) -> list[Receipt]:
-        """The nightly run: pass on what falls due, to where it can be dispensed without a network."""
-        receipts = []
-        with self.node.lock:
-            for district in self.node.held_districts():
-                own = self.node.writer.feed(district)
-                if own is None:
-                    continue
-                for document in list(self.node.store.documents(district)):
-                    state = self.node.reader.state(document)
-                    if state is None:
-                        continue
-                    moves = plan_moves(
-                        state.prescription, district=district, own=own, plan=plan, today=self.today(),
-                        feed_of=self.node.feed_of,
-                    )  # fmt: skip
-                    receipts += [
-                        self._write(document, CustodyTransferred, person, None, fills=move.fills, to=move.to)
-                        for move in moves
-                    ]
-        return receipts
-
     # --- marks -----------------------------------------------------------------------------------------------------
 
     def attach_external_id(
@@ -425,7 +339,13 @@ class Ledger:
         return self._write(document, ConsentGiven, person, command, purposes=tuple(purposes))
 
     def resolve(
-        self, document: DocumentId, anomaly: bytes, decision: str, *, person: Person, command: bytes | None = None
+        self,
+        document: DocumentId,
+        anomaly: bytes,
+        decision: str,
+        *,
+        person: Person,
+        command: bytes | None = None,
     ) -> Receipt:
         """Record what a human decided about an anomaly."""
         return self._write(document, AnomalyResolved, person, command, anomaly=anomaly, decision=decision)
@@ -459,88 +379,13 @@ class Ledger:
         with self.node.lock:
             return self.node.reader.automerge(document)
 
-    def policy(self) -> tuple[Policy, str]:
-        """The policy in force and the law it cites."""
-        with self.node.lock:
-            stated = self.node.reader.governance().policy
-        if stated is None:
-            return default_policy(self.node.realm.kind.value), ""
-        if self._policy is None or self._policy[0] != stated[0]:
-            self._policy = stated[0], decode_policy(stated[0])
-        return self._policy[1], stated[1]
-
-    def level(self, district: str) -> Level:
-        """The level in force: as declared, or worse if the agency has been silent for the policy's hours."""
-        with self.node.lock:
-            declared = self.node.reader.governance().level(district)
-            silence = self.inquiry.agency_silence_ms()
-        return max(declared, self.policy()[0].level_after(silence), key=list(Level).index)
-
-    def today(self) -> date:
-        """The day (UTC) by this machine's clock."""
-        return datetime.fromtimestamp(self.node.now_ms() / 1000, UTC).date()
-
     # --- within ----------------------------------------------------------------------------------------------------
-
-    def _command(self, command: bytes | None) -> bytes:
-        if command is None:
-            return self.node.new_command()
-        if len(command) != 16:
-            raise InvalidInput(f"a command id has 16 bytes, not {len(command)}")
-        return command
-
-    def _ground(self, district: str) -> _Ground:
-        return {"governance": self.node.reader.governance().mark, "level": self.level(district)}
-
-    def _district(self, document: DocumentId) -> str:
-        district = self.node.store.document_district(document)
-        return self.node.identity.district if district is None else district
-
-    def _write(
-        self, document: DocumentId, kind: type[Event], person: Person, command: bytes | None, /, **fields: object
-    ) -> Receipt:
-        node = self.node
-        with node.lock:
-            command = self._command(command)
-            done = node.first_result(command)
-            if done is not None:
-                return done
-            district = self._district(document)
-            event = kind(person=person, command=command, **self._ground(district), **fields)  # type: ignore[arg-type]
-            return node.write(district, document, event)
-
-    def _district_act(
-        self, district: str, kind: type[Event], person: Person, command: bytes | None, /, **fields: object
-    ) -> Receipt:
-        node = self.node
-        with node.lock:
-            command = self._command(command)
-            done = node.first_result(command)
-            if done is not None:
-                return done
-            event = kind(person=person, command=command, **self._ground(district), **fields)  # type: ignore[arg-type]
-            return node.write(district, district_document(district), event)
-
-    def _heads(self, document: DocumentId | None) -> tuple[Link, ...]:
-        state = None if document is None else self.node.reader.state(document)
-        return () if state is None else state.heads
-
-    def _feed(self, node: NodeId, district: str) -> FeedId:
-        feed = self.node.feed_of(node, district)
-        if feed is None:
-            raise NotFound("no feed of that node is known in the district", advice="replicate with it first")
-        return feed
 
     def _first_holder(self, order: IssuePrescription, district: str) -> FeedId:
         wanted = order.holder or order.chosen_pharmacy
         if wanted is not None:
             return self._feed(wanted, district)
         return self.node.own_feed(district)
-
-    def _holdings(self, document: DocumentId, district: str) -> Sequence[FillRight]:
-        state = self.node.reader.state(document)
-        own = self.node.writer.feed(district)
-        return () if state is None or own is None else holdings(state.prescription, own)
 
     def _supplied_before(self, document: DocumentId, command: bytes) -> Receipt | None:
         state = self.node.reader.state(document)
@@ -569,5 +414,3 @@ def _default_end(issued: str, origin: Origin) -> str:
     first = _day(issued, "issued")
     days = 14 if origin is Origin.TELEPHONE else 365
     return (first + timedelta(days=days)).isoformat()
-
-

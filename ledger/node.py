@@ -17,8 +17,8 @@ import structlog
 from msgspec import Struct
 
 from ledger.clock import Clock, HybridClock, SystemClock
-from ledger.entropy import Entropy, SystemEntropy
 from ledger.enrolment import Enrolment
+from ledger.entropy import Entropy, SystemEntropy
 from ledger.errors import InvalidInput, NotPermitted, StoreDamaged
 from ledger.events import Event, encode_event
 from ledger.identity import Certified, NodeKeys, NodeRole, Realm, verify_chain
@@ -70,7 +70,9 @@ class Node:
         self.store, self.realm, self.keys, self.clock, self.entropy = store, realm, keys, clock, entropy
         self.identity: Certified = verify_chain(realm, certificates)
         if self.identity.public_key != keys.public_key:
-            raise InvalidInput("the certificate is for another key", advice="use the package made for this node")
+            raise InvalidInput(
+                "the certificate is for another key", advice="use the package made for this node"
+            )
         self._storage_key = storage_key
         self.keyring = self._load_keyring()
         self.reader = Reader(realm, store, self.keyring, storage_key)
@@ -193,7 +195,9 @@ class Node:
     def save_keyring(self) -> None:
         """Within a transaction: store the keyring sealed."""
         plain = self.keyring.to_bytes()
-        self.store.put_meta(_META_KEYRING, seal_local(self._storage_key, _META_KEYRING, self.identity.node, plain))
+        self.store.put_meta(
+            _META_KEYRING, seal_local(self._storage_key, _META_KEYRING, self.identity.node, plain)
+        )
 
     def take_keys(self, enrolment: Enrolment) -> None:
         """Add the district keys of an enrolment package."""
@@ -264,7 +268,12 @@ class Node:
             if also is not None:
                 also(written)
         self.reader.note_written(document, written.link, parents)
-        log.info("event.written", kind=type(event).__name__, feed=written.feed.hex(), sequence=written.entry.sequence)
+        log.info(
+            "event.written",
+            kind=type(event).__name__,
+            feed=written.feed.hex(),
+            sequence=written.entry.sequence,
+        )
         return Receipt(event.command, document, written.link)
 
     def new_command(self) -> bytes:

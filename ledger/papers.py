@@ -43,7 +43,9 @@ class Papers:
     def seeds(self, command: bytes, fills: int) -> tuple[tuple[int, bytes], ...]:
         """The seed (32 bytes) of each fill of a bearer prescription issued or transferred under this command."""
         secret = self._node.secret_for("bearer", command)
-        return tuple((fill, tagged_hash("bearer seed", secret, bytes([fill]))) for fill in range(1, fills + 1))
+        return tuple(
+            (fill, tagged_hash("bearer seed", secret, bytes([fill]))) for fill in range(1, fills + 1)
+        )
 
     def print(self, document: DocumentId) -> bytes:
         """The bytes of a bearer prescription's paper, with the supplies known here as slips.
@@ -100,7 +102,9 @@ class Papers:
         paper = decode_paper(data)
         node, exchange = self._node, Exchange(self._node)
         with node.lock:
-            exchange.import_openings([paper.opening, *(c.opening for c in paper.carried if c.opening is not None)])
+            exchange.import_openings(
+                [paper.opening, *(c.opening for c in paper.carried if c.opening is not None)]
+            )
             district = paper.opening.opening().district
             exchange.import_detached(feed_id(paper.opening), Link(paper.previous), paper.entry)
             for carried in paper.carried:
@@ -140,6 +144,7 @@ class Papers:
 
     def _signed(self, stored: StoredEntry) -> Entry:
         if stored.signature is None:
-            raise NotFound("that entry came in a run without its own signature", advice="print it where it was made")
+            raise NotFound(
+                "that entry came in a run without its own signature", advice="print it where it was made"
+            )
         return stored.entry()
-

@@ -44,7 +44,9 @@ def fold_patient(prescriptions: Mapping[DocumentId, Prescription]) -> PatientSta
             _add(found, "possible_duplicate", one, other, why)
     for replacing in held:
         issued = replacing.issued
-        replaced = prescriptions.get(DocumentId(issued.replaces)) if issued is not None and issued.replaces else None
+        replaced = (
+            prescriptions.get(DocumentId(issued.replaces)) if issued is not None and issued.replaces else None
+        )
         if replaced is not None and _both_supplied(replaced, replacing):
             _add(found, "double_dispensing", replaced, replacing, "on a prescription and its replacement")
     anomalies = tuple(a for _, a in sorted(found.items()))
@@ -59,7 +61,13 @@ def _add(found: dict[bytes, Anomaly], kind: str, one: Prescription, other: Presc
         r for p in (one, other) for a in p.anomalies if a.id == anomaly_id for r in a.resolutions
     )
     found[anomaly_id] = Anomaly(
-        id=anomaly_id, kind=kind, document=documents[0], fill=0, involved=links, detail=detail, resolutions=resolutions
+        id=anomaly_id,
+        kind=kind,
+        document=documents[0],
+        fill=0,
+        involved=links,
+        detail=detail,
+        resolutions=resolutions,
     )
 
 
@@ -96,7 +104,9 @@ def _both_supplied(replaced: Prescription, replacing: Prescription) -> bool:
     # The reissue names the heads it knew: a supply that is one of them, or came before one, was known. What came
     # later cannot be among the ancestors of a head, so with a cancellation in between all supplies known are heads'
     # ancestors; those are exactly the ones that the replaced prescription's balance held at its reissue.
-    return any(s.net and not known.intersection(s.ids) and s.at_ms > _issued_ms(issued) for s in replaced.supplies)
+    return any(
+        s.net and not known.intersection(s.ids) and s.at_ms > _issued_ms(issued) for s in replaced.supplies
+    )
 
 
 def _issued_ms(issued: PrescriptionIssued) -> int:

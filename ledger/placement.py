@@ -48,7 +48,9 @@ def due_day(prescription: Prescription, fill: int) -> date:
     before = [n for n in done if n < fill]
     if before and prescription.last_supplied_day:
         steps = fill - max(before)
-        return date.fromisoformat(prescription.last_supplied_day) + timedelta(days=issued.interval_days * steps)
+        return date.fromisoformat(prescription.last_supplied_day) + timedelta(
+            days=issued.interval_days * steps
+        )
     return first + timedelta(days=issued.interval_days * (fill - 1))
 
 
@@ -72,5 +74,7 @@ def plan_moves(
     if target is None or target == own:
         return []
     horizon = today + timedelta(days=plan.days)
-    fills = tuple(right for right in holdings(prescription, own) if due_day(prescription, right.fill) <= horizon)
+    fills = tuple(
+        right for right in holdings(prescription, own) if due_day(prescription, right.fill) <= horizon
+    )
     return [Move(fills, target)] if fills else []

@@ -13,7 +13,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from msgspec import Struct
 
 from ledger.certificates import issue_node
-from ledger.enrolment import DistrictKey, EnrolmentPackage, EnrolmentRequest, make_package, wrap_key, unwrap_key
+from ledger.enrolment import (
+    DistrictKey,
+    EnrolmentPackage,
+    EnrolmentRequest,
+    make_package,
+    unwrap_key,
+    wrap_key,
+)
 from ledger.errors import NotPermitted, PeerFault
 from ledger.events import (
     Event,
@@ -129,7 +136,9 @@ class Stewardship:
                     if row.author == revoked
                     for head in node.store.heads(row.feed)
                 ]
-            receipt = self._govern(NodeRevoked, person, command, node=revoked, good=tuple(good), reason=reason)
+            receipt = self._govern(
+                NodeRevoked, person, command, node=revoked, good=tuple(good), reason=reason
+            )
             if new_epoch and not receipt.repeated:
                 for district in sorted({row.district for row in node.store.feeds() if row.author == revoked}):
                     if district in node.keyring.districts():
@@ -145,13 +154,17 @@ class Stewardship:
             epoch = node.keyring.newest_epoch(district) + 1
             key = node.entropy.bytes(32)
             wrapped = tuple(
-                WrappedKey(reader.node, wrap_key(reader.wrapping_key, key, _context(district, epoch), node.entropy))
+                WrappedKey(
+                    reader.node, wrap_key(reader.wrapping_key, key, _context(district, epoch), node.entropy)
+                )
                 for reader in self._readers(district)
             )
             with node.transaction():
                 node.keyring.add_district(district, epoch, key)
                 node.save_keyring()
-            return self._govern(KeyEpochStarted, person, command, district=district, epoch=epoch, wrapped=wrapped)
+            return self._govern(
+                KeyEpochStarted, person, command, district=district, epoch=epoch, wrapped=wrapped
+            )
 
     def take_epochs(self) -> int:
         """Unwrap the district keys that governance holds for this node; returns how many were new."""
@@ -193,9 +206,7 @@ class Stewardship:
         self, policy: Policy, *, person: Person, legal_basis: str = "", command: bytes | None = None
     ) -> Receipt:
         """Put a policy in force. In a production realm emergency supply needs a legal basis."""
-        return self._govern(
-            PolicySet, person, command, policy=encode_policy(policy), legal_basis=legal_basis
-        )
+        return self._govern(PolicySet, person, command, policy=encode_policy(policy), legal_basis=legal_basis)
 
     def retire(self, before_month: int, *, person: Person, command: bytes | None = None) -> Receipt:
         """Retire documents issued before a month (`ledger.ids.month_number`)."""

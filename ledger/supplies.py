@@ -211,12 +211,11 @@ def balance(
     if cancelled:
         forfeited = dict(room)
     fills = tuple(
-        FillBalance(fill, size, dispensed[fill], room[fill] - forfeited[fill], forfeited[fill]) for fill in sorted(room)
+        FillBalance(fill, size, dispensed[fill], room[fill] - forfeited[fill], forfeited[fill])
+        for fill in sorted(room)
     )
     whole = Balance(
         sum(f.authorised for f in fills), sum(f.dispensed for f in fills), sum(f.remaining for f in fills),
         sum(f.forfeited for f in fills), over, 0,
     )  # fmt: skip
     return whole, fills, frozenset(over_ids)
-
-

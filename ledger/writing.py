@@ -137,7 +137,9 @@ class Writer:
         sealed = seal(key, encode_header(self._realm, feed, bare), content)
         unsigned = Entry(sequence, stamp, document, lane, epoch, key.commitment, sealed)
         link = entry_link(self._realm, feed, head.link, unsigned)
-        entry = Entry(sequence, stamp, document, lane, epoch, key.commitment, sealed, sign_link(link, self._signing))
+        entry = Entry(
+            sequence, stamp, document, lane, epoch, key.commitment, sealed, sign_link(link, self._signing)
+        )
         self._store.add_own(feed, head.link, entry, link)
         return Written(feed, head.link, entry, link)
 

@@ -154,8 +154,12 @@ def _frames(source: BinaryIO) -> Iterator[tuple[int, bytes, bytes]]:
         try:
             size = zstandard.frame_content_size(body)
             if not 0 <= size <= PLAIN_BYTES_MAX:
-                raise LimitExceeded(f"a frame of {size} bytes inflated; at most {PLAIN_BYTES_MAX} are allowed")
-            plain = zstd.decompress(body, max_output_size=size, read_across_frames=False, allow_extra_data=False)
+                raise LimitExceeded(
+                    f"a frame of {size} bytes inflated; at most {PLAIN_BYTES_MAX} are allowed"
+                )
+            plain = zstd.decompress(
+                body, max_output_size=size, read_across_frames=False, allow_extra_data=False
+            )
         except zstandard.ZstdError as error:
             raise Malformed("a frame cannot be inflated") from error
         yield kind, plain, before
@@ -191,7 +195,9 @@ def import_bundle(replica: Replica, source: BinaryIO, *, realm: Realm | None = N
                 feeds.update(run.feed for run in runs)
                 if report.refused or report.gaps:
                     refused = ", ".join(sorted({code for _, code in report.refused}))
-                    problem = problem or (f"runs refused: {refused}" if refused else "runs that join nothing held here")
+                    problem = problem or (
+                        f"runs refused: {refused}" if refused else "runs that join nothing held here"
+                    )
             elif kind == _OPENINGS:
                 for opening in _openings_decoder.decode(plain):
                     problem = _taken(replica, opening=opening) or problem
@@ -214,7 +220,13 @@ def import_bundle(replica: Replica, source: BinaryIO, *, realm: Realm | None = N
             raise Malformed("the bundle's header cannot be decoded") from error
         problem = "a frame cannot be decoded"
     return BundleReport(
-        feeds=len(feeds), entries=entries, new=new, known=known, complete=not problem, exporter=exporter, problem=problem
+        feeds=len(feeds),
+        entries=entries,
+        new=new,
+        known=known,
+        complete=not problem,
+        exporter=exporter,
+        problem=problem,
     )
 
 
@@ -260,7 +272,10 @@ class _FrontierFile(Struct, frozen=True):
 def encode_frontier(frontier: Mapping[str, Frontier]) -> str:
     """A frontier as JSON, for `bundle export --for-frontier`."""
     districts = {
-        district: {feed.hex(): [(sequence, link.hex()) for sequence, link in heads] for feed, heads in sorted(feeds.items())}
+        district: {
+            feed.hex(): [(sequence, link.hex()) for sequence, link in heads]
+            for feed, heads in sorted(feeds.items())
+        }
         for district, feeds in sorted(frontier.items())
     }
     return msgspec.json.encode(_FrontierFile(VERSION, districts)).decode()
@@ -276,7 +291,9 @@ def decode_frontier(text: str) -> dict[str, Frontier]:
         file = msgspec.json.decode(text, type=_FrontierFile)
         return {
             district: {
-                FeedId(bytes.fromhex(feed)): tuple((sequence, Link(bytes.fromhex(link))) for sequence, link in heads)
+                FeedId(bytes.fromhex(feed)): tuple(
+                    (sequence, Link(bytes.fromhex(link))) for sequence, link in heads
+                )
                 for feed, heads in feeds.items()
             }
             for district, feeds in file.districts.items()

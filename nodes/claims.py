@@ -45,7 +45,9 @@ class ClaimRequest(Struct, frozen=True, array_like=True):
     signature: Annotated[bytes, Meta(min_length=64, max_length=64)]
 
 
-def make_claim(ledger: Ledger, document: DocumentId, fills: tuple[int, ...], district: str, command: bytes) -> bytes:
+def make_claim(
+    ledger: Ledger, document: DocumentId, fills: tuple[int, ...], district: str, command: bytes
+) -> bytes:
     """The bytes of a request for fills of a prescription, from this node's feed in its district."""
     node = ledger.node
     with node.lock:
@@ -103,9 +105,12 @@ def answer_claim(ledger: Ledger, data: bytes, *, person: Person) -> Receipt:
         return ledger.transfer(document, body.fills, claimant.node, person=person, command=body.command)
     except NotPermitted as error:
         holders = {
-            f.number: f.holder.hex()[:16] or "nobody" for f in ledger.show(document).prescription.fills if f.number in body.fills
+            f.number: f.holder.hex()[:16] or "nobody"
+            for f in ledger.show(document).prescription.fills
+            if f.number in body.fills
         }
         raise NotPermitted(
-            f"{error.message}; as known here: " + ", ".join(f"fill {n} with {h}" for n, h in sorted(holders.items())),
+            f"{error.message}; as known here: "
+            + ", ".join(f"fill {n} with {h}" for n, h in sorted(holders.items())),
             reasons=error.reasons,
         ) from error

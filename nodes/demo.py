@@ -101,7 +101,9 @@ def _play(story: Story, world: World, source: Path | None) -> dict[str, object]:
     return imported
 
 
-def _orders(story: Story, source: Path | None, world: World) -> tuple[Iterator[IssuePrescription], dict[str, object]]:
+def _orders(
+    story: Story, source: Path | None, world: World
+) -> tuple[Iterator[IssuePrescription], dict[str, object]]:
     """Orders without end: the imported ones first, then the built-in ones, so that the story can be told on any input."""
     today, seed = world["agency"].ledger.today(), world.seed
     world.replicate()
@@ -139,7 +141,13 @@ def _orders(story: Story, source: Path | None, world: World) -> tuple[Iterator[I
 
 
 def _issue(world: World, site: Site, order: IssuePrescription, **changes: object) -> Receipt:
-    fields = {"issued": world_day(world), "valid_until": "", "valid_from": None, "first_fill_before": None, **changes}
+    fields = {
+        "issued": world_day(world),
+        "valid_until": "",
+        "valid_from": None,
+        "first_fill_before": None,
+        **changes,
+    }
     return site.ledger.prescribe(msgspec.structs.replace(order, **fields), person=site.person)
 
 
@@ -174,11 +182,23 @@ def _before(story: Story, world: World, orders: Iterator[IssuePrescription]) -> 
         ("cancelled", EKEN, "ordinary"), ("stranded", BJORKEN, "ordinary"), ("lasting", EKEN, "ordinary"),
     ):  # fmt: skip
         order = next(o for o in orders if _class_of(o) == wanted)
-        receipt = _issue(world, soder, order, holder=soder.node, chosen_pharmacy=world[chosen].node, fills=max(order.fills, 3), interval_days=0)
+        receipt = _issue(
+            world,
+            soder,
+            order,
+            holder=soder.node,
+            chosen_pharmacy=world[chosen].node,
+            fills=max(order.fills, 3),
+            interval_days=0,
+        )
         existing[label] = receipt.document
         story.tell(SODER, f"prescribes {order.product.name}", "issued", prescription=receipt.document)
     moved = soder.ledger.plan_custody(CustodyPlan(days=30), person=soder.person)
-    story.tell(SODER, "runs the nightly custody plan", f"fills of {len(moved)} prescriptions stand at the chosen pharmacies")
+    story.tell(
+        SODER,
+        "runs the nightly custody plan",
+        f"fills of {len(moved)} prescriptions stand at the chosen pharmacies",
+    )
     story.check(len(moved) == len(existing), "the plan moves every fill")
     world.replicate()
     receipt = _dispense(eken, existing["ordinary"], Supply(fill=1))
@@ -201,10 +221,17 @@ def _outage(story: Story, world: World, existing: dict[str, DocumentId]) -> None
     world.clock.advance(days=1, hours=2)
     eken, linden = world[EKEN], world[LINDEN]
     level = linden.ledger.level(STOCKHOLM)
-    story.tell("every node", "has not heard the agency for 26 hours", f"level rises by itself to {level.value}")
+    story.tell(
+        "every node", "has not heard the agency for 26 hours", f"level rises by itself to {level.value}"
+    )
     story.check(level is Level.CRISIS, "the level rises by itself")
     receipt = _dispense(eken, existing["ordinary"], Supply(fill=2))
-    story.tell(EKEN, "dispenses fill 2 of an existing prescription", "permitted on custody that the plan had placed", event=receipt.link)
+    story.tell(
+        EKEN,
+        "dispenses fill 2 of an existing prescription",
+        "permitted on custody that the plan had placed",
+        event=receipt.link,
+    )
     decision = linden.ledger.assess(existing["ordinary"], Supply(fill=3, basis=Basis.CUSTODY))
     story.check(decision.verdict is Verdict.REFUSE, "a second pharmacy has no custody")
     error = _refused(linden, existing["ordinary"], Supply(fill=3, basis=Basis.CUSTODY))
@@ -221,7 +248,9 @@ def _named(world: World, message: str) -> str:
 
 
 def _words(decision: Decision) -> str:
-    return f"{decision.verdict.value}, at most {decision.quantity_max} units: " + "; ".join(r.message for r in decision.reasons)
+    return f"{decision.verdict.value}, at most {decision.quantity_max} units: " + "; ".join(
+        r.message for r in decision.reasons
+    )
 
 
 def _islands(
@@ -236,24 +265,49 @@ def _islands(
     story.tell(BJORKEN, "dispenses a prescription issued inside the island", "permitted on custody")
     world.replicate()
 
-    paper = _issue(world, soder, next(o for o in orders if _class_of(o) == "ordinary"), bearer=True, chosen_pharmacy=None, fills=2)
+    paper = _issue(
+        world,
+        soder,
+        next(o for o in orders if _class_of(o) == "ordinary"),
+        bearer=True,
+        chosen_pharmacy=None,
+        fills=2,
+    )
     code = soder.ledger.papers.print(paper.document)
     for name in (EKEN, LINDEN):
         site = world[name]
         scanned = site.ledger.papers.scan(code)
         receipt = _dispense(site, scanned.document, Supply(fill=1, bearer_seed=scanned.seeds[1]))
-        story.tell(name, f"scans the patient's paper ({len(code)} bytes) and dispenses fill 1", "permitted on bearer", event=receipt.link, good=name == EKEN)
-    story.tell("", "the copies of that paper were spent in two islands", "to be found when they meet", good=False)
+        story.tell(
+            name,
+            f"scans the patient's paper ({len(code)} bytes) and dispenses fill 1",
+            "permitted on bearer",
+            event=receipt.link,
+            good=name == EKEN,
+        )
+    story.tell(
+        "", "the copies of that paper were spent in two islands", "to be found when they meet", good=False
+    )
 
     emergency = Supply(fill=1, basis=Basis.EMERGENCY, reason="insulinet är slut; innehavaren nås inte")
     decision = linden.ledger.assess(existing["insulin"], emergency)
-    story.check(decision.verdict is Verdict.PERMIT_WITH_RISK, "a life-sustaining medicine is permitted with risk")
+    story.check(
+        decision.verdict is Verdict.PERMIT_WITH_RISK, "a life-sustaining medicine is permitted with risk"
+    )
     _dispense(linden, existing["insulin"], emergency)
-    story.tell(LINDEN, "emergency supply of a life-sustaining medicine", _named(world, _words(decision)), good=False)
+    story.tell(
+        LINDEN, "emergency supply of a life-sustaining medicine", _named(world, _words(decision)), good=False
+    )
     _dispense(eken, existing["insulin"], Supply(fill=1))
-    story.tell(EKEN, "dispenses the same fill on its custody", "permitted: nothing here tells of the other supply")
-    error = _refused(linden, existing["controlled"], Supply(fill=1, basis=Basis.EMERGENCY, reason="patienten ber"))
-    story.tell(LINDEN, "emergency supply of a controlled substance", f"refused: {_named(world, error.message)}")
+    story.tell(
+        EKEN, "dispenses the same fill on its custody", "permitted: nothing here tells of the other supply"
+    )
+    error = _refused(
+        linden, existing["controlled"], Supply(fill=1, basis=Basis.EMERGENCY, reason="patienten ber")
+    )
+    story.tell(
+        LINDEN, "emergency supply of a controlled substance", f"refused: {_named(world, error.message)}"
+    )
 
     soder.ledger.cancel(existing["cancelled"], person=soder.person, reason=3, comment="utsatt")
     story.tell(SODER, "cancels a prescription", "written; the other island cannot know")
@@ -270,10 +324,16 @@ def _restored(story: Story, world: World, existing: dict[str, DocumentId]) -> No
     before = bjorken.ledger.node.writer.incarnation
     world.restore(BJORKEN, world.directory / "backup.db")
     after = bjorken.ledger.node.writer.incarnation
-    story.tell(BJORKEN, "is restored from yesterday's backup", f"goes on in incarnation {after} (was {before})")
+    story.tell(
+        BJORKEN, "is restored from yesterday's backup", f"goes on in incarnation {after} (was {before})"
+    )
     story.check(after == before + 1, "a restored store is a new incarnation")
     error = _refused(bjorken, existing["stranded"], Supply(fill=1, basis=Basis.CUSTODY))
-    story.tell(BJORKEN, "asks for a fill that its former incarnation held", f"refused: {_named(world, error.message)}")
+    story.tell(
+        BJORKEN,
+        "asks for a fill that its former incarnation held",
+        f"refused: {_named(world, error.message)}",
+    )
     world.replicate()
     supply = Supply(fill=1, basis=Basis.EMERGENCY, reason="innehavarens dator är förlorad")
     decision = bjorken.ledger.assess(existing["stranded"], supply)
@@ -300,7 +360,9 @@ def _healed(story: Story, world: World, shared: dict[str, DocumentId]) -> None:
     stockholm = [s for s in world.sites.values() if s.district == STOCKHOLM or s.name == "agency"]
     found = {s.name: [(a.document, a.id, a.kind, a.detail) for a in s.ledger.anomalies()] for s in stockholm}
     first = found["agency"]
-    story.check(all(sorted(f) == sorted(first) for f in found.values()), "the anomalies are the same on every node")
+    story.check(
+        all(sorted(f) == sorted(first) for f in found.values()), "the anomalies are the same on every node"
+    )
     kinds = {kind for _, _, kind, _ in first}
     story.check({"double_dispensing", "supplied_after_cancellation"} <= kinds, "both are found")
     labels = {document: label for label, document in shared.items()}
@@ -309,13 +371,22 @@ def _healed(story: Story, world: World, shared: dict[str, DocumentId]) -> None:
         ("prescription", "kind", "detail"),
         [(labels.get(document, document.hex()[:12]), kind, detail) for document, _, kind, detail in first],
     )
-    story.steps.append({"anomalies": [{"prescription": d.hex(), "id": i.hex(), "kind": k} for d, i, k, _ in first]})
+    story.steps.append(
+        {"anomalies": [{"prescription": d.hex(), "id": i.hex(), "kind": k} for d, i, k, _ in first]}
+    )
     balances = []
     for document, state in world["agency"].ledger.inquiry.states():
         b = state.prescription.balance
         story.check(b.authorised == b.dispensed + b.remaining + b.forfeited, "every prescription balances")
         balances.append(
-            (labels.get(document, document.hex()[:12]), b.authorised, b.dispensed, b.remaining, b.forfeited, b.over_supply)
+            (
+                labels.get(document, document.hex()[:12]),
+                b.authorised,
+                b.dispensed,
+                b.remaining,
+                b.forfeited,
+                b.over_supply,
+            )
         )
     story.output.table(
         "Balance: authorised = dispensed + remaining + forfeited; over-supply stands apart",

@@ -127,7 +127,10 @@ class World:
             path.unlink()
         shutil.copyfile(backup, site.directory / "store.db")
         site.ledger = Ledger.open(
-            site.directory, self.unlock, clock=self.clock, entropy=SeededEntropy(int.from_bytes(site.node[:6], "big"))
+            site.directory,
+            self.unlock,
+            clock=self.clock,
+            entropy=SeededEntropy(int.from_bytes(site.node[:6], "big")),
         )
 
     def close(self) -> None:

@@ -70,7 +70,12 @@ def found_realm(
         realm, chain, verify_chain(realm, chain), issuer.key, district_keys=[], index_keys={}, entropy=entropy
     )
     agency = Ledger.create(
-        directory / "agency", open_package(package, agency_keys), agency_keys, unlock, clock=clock, entropy=entropy
+        directory / "agency",
+        open_package(package, agency_keys),
+        agency_keys,
+        unlock,
+        clock=clock,
+        entropy=entropy,
     )
     return Founded(agency, issuer, clock, entropy)
 
@@ -116,7 +121,9 @@ def enrol(
         raise InvalidInput("a node of that role needs a home district")
     keys = NodeKeys.generate(founded.entropy)
     request: EnrolmentRequest = make_request(keys, role, district, name)
-    package = founded.agency.stewardship.admit(request, person=person, issuer=founded.issuer, districts=districts)
+    package = founded.agency.stewardship.admit(
+        request, person=person, issuer=founded.issuer, districts=districts
+    )
     return Ledger.create(
         directory, open_package(package, keys), keys, unlock, clock=founded.clock, entropy=founded.entropy
     )

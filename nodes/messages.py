@@ -33,7 +33,9 @@ DISTRICTS_MAX = 1000
 Bytes16 = Annotated[bytes, Meta(min_length=16, max_length=16)]
 Bytes32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
 District = Annotated[str, Meta(min_length=1, max_length=128)]
-HeadsOnWire = Annotated[tuple[tuple[Annotated[int, Meta(ge=0, lt=1 << 53)], Bytes32], ...], Meta(max_length=64)]
+HeadsOnWire = Annotated[
+    tuple[tuple[Annotated[int, Meta(ge=0, lt=1 << 53)], Bytes32], ...], Meta(max_length=64)
+]
 
 
 class Digest(Struct, frozen=True, array_like=True, tag=1):

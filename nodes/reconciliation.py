@@ -98,13 +98,20 @@ class Session:
         if not differing and ours.keys() == theirs.districts.keys():
             self.in_step = True
             return
-        yield Frontier({d: dict(self._replica.frontier(d).items()) for d in sorted({*differing, *ours} if differing else ours.keys() - theirs.districts.keys())})
+        yield Frontier(
+            {
+                d: dict(self._replica.frontier(d).items())
+                for d in sorted({*differing, *ours} if differing else ours.keys() - theirs.districts.keys())
+            }
+        )
 
     def _send(self, theirs: Frontier) -> Iterator[Message]:
         left = self._budget_bytes
         proofs = tuple(self._replica.fork_proofs()[:64])
         if proofs and not self._peer_knows(theirs, proofs):
-            yield Entries(openings=tuple(self._replica.opening(FeedId(p.left.feed)) for p in proofs), proofs=proofs)
+            yield Entries(
+                openings=tuple(self._replica.opening(FeedId(p.left.feed)) for p in proofs), proofs=proofs
+            )
         for district in sorted(theirs.districts, key=lambda d: (d != GOVERNANCE, d)):
             held = theirs.districts[district]
             ours = self._replica.frontier(district)
@@ -125,7 +132,10 @@ class Session:
     def _peer_knows(theirs: Frontier, proofs: tuple[ForkProof, ...]) -> bool:
         forked = {p.left.feed for p in proofs}
         return all(
-            len(heads) > 1 for feeds in theirs.districts.values() for feed, heads in feeds.items() if feed in forked
+            len(heads) > 1
+            for feeds in theirs.districts.values()
+            for feed, heads in feeds.items()
+            if feed in forked
         ) and forked <= {feed for feeds in theirs.districts.values() for feed in feeds}
 
     def _take(self, message: Entries) -> None:

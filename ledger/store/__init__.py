@@ -1,7 +1,8 @@
 """Where entries live on disk: the port, and SQLite behind it."""
 
+from ledger.store.lifecycle import create_store, open_store
 from ledger.store.port import Added, BranchRow, FeedRow, Head, Store, StoredEntry
-from ledger.store.sqlite import SQLiteStore, create_store, open_store
+from ledger.store.sqlite import SQLiteStore
 
 __all__ = [
     "Added",

@@ -91,9 +91,13 @@ class Connection:
                 raise StoreBusy("the store is busy") from error
             if code == sqlite3.SQLITE_IOERR and _disk_full(error):
                 raise StoreFull("the disk is full") from error
-            raise StoreDamaged(f"the store cannot be read or written ({error})", where=str(self.path)) from error
+            raise StoreDamaged(
+                f"the store cannot be read or written ({error})", where=str(self.path)
+            ) from error
         except (sqlite3.DatabaseError, UnicodeDecodeError, OverflowError) as error:
-            raise StoreDamaged(f"the store is damaged ({type(error).__name__})", where=str(self.path)) from error
+            raise StoreDamaged(
+                f"the store is damaged ({type(error).__name__})", where=str(self.path)
+            ) from error
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

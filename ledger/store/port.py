@@ -103,7 +103,9 @@ class Store(Protocol):
         ...
 
     # feeds
-    def add_feed(self, feed: FeedId, signed: SignedOpening, district: str, author: NodeId, incarnation: int) -> None:
+    def add_feed(
+        self, feed: FeedId, signed: SignedOpening, district: str, author: NodeId, incarnation: int
+    ) -> None:
         """Hold an opening; nothing if it is held."""
         ...
 
@@ -180,7 +182,9 @@ class Store(Protocol):
         """Entries in order of arrival, after an arrival number."""
         ...
 
-    def runs_after(self, feed: FeedId, after: tuple[tuple[int, Link], ...], budget_bytes: int) -> Iterator[Run]:
+    def runs_after(
+        self, feed: FeedId, after: tuple[tuple[int, Link], ...], budget_bytes: int
+    ) -> Iterator[Run]:
         """What a peer with these heads lacks of a feed, branch by branch, up to a budget."""
         ...
 

@@ -10,10 +10,11 @@ from ledger.errors import InvalidInput, StoreDamaged
 from ledger.ids import DocumentId, FeedId, Link, NodeId, tagged_hash
 from ledger.store.connection import Connection, sync_directory
 
-__all__ = ["Records"]
+__all__ = ["Records", "row_checksum"]
 
 
-def _checksum(*parts: bytes) -> bytes:
+def row_checksum(*parts: bytes) -> bytes:
+    """Eight bytes that a row's values must match."""
     return tagged_hash("row", *parts)[:8]
 
 
@@ -33,17 +34,19 @@ class Records:
         if row is None:
             return None
         value = bytes(row[0])
-        if value[-8:] != _checksum(name.encode(), value[:-8]):
+        if value[-8:] != row_checksum(name.encode(), value[:-8]):
             raise StoreDamaged("a local value is not what was written", where=f"meta {name}")
         return value[:-8]
 
     def put_meta(self, name: str, value: bytes) -> None:
         """Set a local value."""
-        self._c.run("INSERT OR REPLACE INTO meta VALUES(?,?)", (name, value + _checksum(name.encode(), value)))
+        self._c.run(
+            "INSERT OR REPLACE INTO meta VALUES(?,?)", (name, value + row_checksum(name.encode(), value))
+        )
 
     def put_command(self, command: bytes, document: DocumentId, link: Link) -> None:
         """Note what a command did."""
-        check = _checksum(command, document, link)
+        check = row_checksum(command, document, link)
         self._c.run("INSERT OR IGNORE INTO command VALUES(?,?,?,?)", (command, document, link, check))
 
     def command(self, command: bytes) -> tuple[DocumentId, Link] | None:
@@ -55,7 +58,7 @@ class Records:
         row = self._c.one("SELECT document, link, checksum FROM command WHERE command=?", (command,))
         if row is None:
             return None
-        if row[2] != _checksum(command, row[0], row[1]):
+        if row[2] != row_checksum(command, row[0], row[1]):
             raise StoreDamaged("the note of a command is not what was written", where="command")
         return DocumentId(row[0]), Link(row[1])
 
@@ -65,7 +68,10 @@ class Records:
 
     def index(self, key: bytes) -> list[DocumentId]:
         """Documents filed under a patient's key, sorted."""
-        return [DocumentId(d) for (d,) in self._c.all("SELECT document FROM patient WHERE key=? ORDER BY document", (key,))]
+        return [
+            DocumentId(d)
+            for (d,) in self._c.all("SELECT document FROM patient WHERE key=? ORDER BY document", (key,))
+        ]
 
     def put_snapshot(self, document: DocumentId, basis: bytes, sealed: bytes) -> None:
         """Keep a sealed snapshot of a state."""
@@ -103,7 +109,10 @@ class Records:
 
     def horizon(self) -> list[tuple[NodeId, int, int]]:
         """Node, stamp, heard (ms), by node."""
-        return [(NodeId(n), s, h) for n, s, h in self._c.all("SELECT node, stamp, heard FROM horizon ORDER BY node")]
+        return [
+            (NodeId(n), s, h)
+            for n, s, h in self._c.all("SELECT node, stamp, heard FROM horizon ORDER BY node")
+        ]
 
     def put_proof(self, feed: FeedId, proof: bytes) -> None:
         """Keep a proof for ever."""

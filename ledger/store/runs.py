@@ -10,7 +10,14 @@ from ledger.feed import RUN_ENTRIES_MAX, ForkProof, Run, drop_inner_signatures, 
 from ledger.ids import FeedId, Link
 from ledger.store.port import BranchRow, FeedRow, Head, StoredEntry
 
-__all__ = ["DETACHED_PER_FEED_MAX", "RUN_ENTRIES", "check_detached_room", "fork_proof", "runs_after", "verify"]
+__all__ = [
+    "DETACHED_PER_FEED_MAX",
+    "RUN_ENTRIES",
+    "check_detached_room",
+    "fork_proof",
+    "runs_after",
+    "verify",
+]
 
 RUN_ENTRIES = 500
 """Entries read at once: some 130 kB, one signature check in five hundred."""
@@ -57,7 +64,9 @@ def _known(store: Chains, feed: FeedId, after: tuple[tuple[int, Link], ...]) -> 
     return known
 
 
-def runs_after(store: Chains, feed: FeedId, after: tuple[tuple[int, Link], ...], budget_bytes: int) -> Iterator[Run]:
+def runs_after(
+    store: Chains, feed: FeedId, after: tuple[tuple[int, Link], ...], budget_bytes: int
+) -> Iterator[Run]:
     """What a peer with these heads lacks of a feed, branch by branch, parents first, up to a budget.
 
     A run ends at a signed entry. Heads that are not held here (the peer is ahead) say nothing.
@@ -104,7 +113,9 @@ def fork_proof(store: Chains, feed: FeedId) -> ForkProof | None:
         right = _cut(store.chain(feed, row.branch, row.sequence - 1, RUN_ENTRIES_MAX), 1)
         left = _cut(store.chain(feed, row.parent, row.sequence - 1, RUN_ENTRIES_MAX), 1)
         if left and right and left[0].previous == right[0].previous:
-            first, second = sorted((_run(feed, left), _run(feed, right)), key=lambda run: run.entries[0].sealed or b"")
+            first, second = sorted(
+                (_run(feed, left), _run(feed, right)), key=lambda run: run.entries[0].sealed or b""
+            )
             return ForkProof(first, second)
     return None
 
@@ -130,7 +141,9 @@ def verify(store: Chains) -> Iterator[StoredEntry]:
                     break
                 for entry in chunk:
                     if entry.sequence != position + 1 or entry.previous != previous:
-                        raise StoreDamaged("a chain is broken", where=f"feed {row.feed.hex()} sequence {position + 1}")
+                        raise StoreDamaged(
+                            "a chain is broken", where=f"feed {row.feed.hex()} sequence {position + 1}"
+                        )
                     position, previous = entry.sequence, entry.link
                     yield entry
             if position != head.sequence or previous != head.link:

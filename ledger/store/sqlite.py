@@ -7,24 +7,22 @@ hide one.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
-from pathlib import Path
 
-from ledger.entropy import Entropy, SystemEntropy
-from ledger.errors import InvalidInput, LedgerBug, StoreDamaged, VersionUnknown
-from ledger.feed import Entry, ForkProof, Run, SignedOpening, VerifiedRun, entry_link, feed_id, genesis_link
-from ledger.ids import DocumentId, FeedId, Link, NodeId, RealmId, tagged_hash
+from ledger.entropy import Entropy
+from ledger.errors import LedgerBug, StoreDamaged, VersionUnknown
+from ledger.feed import Entry, ForkProof, Run, VerifiedRun, entry_link, genesis_link
+from ledger.ids import DocumentId, FeedId, Link, RealmId
 from ledger.store import runs
-from ledger.store.connection import Connection, WriterLock, sync_directory
+from ledger.store.connection import Connection, WriterLock
 from ledger.store.continuity import advance, is_proven, read_token, write_token
-from ledger.store.port import Added, BranchRow, FeedRow, Head, StoredEntry
-from ledger.store.records import Records
-from ledger.store.schema import SCHEMA, SCHEMA_VERSION
+from ledger.store.feeds import Feeds
+from ledger.store.port import Added, StoredEntry
+from ledger.store.schema import SCHEMA_VERSION
 
-__all__ = ["SQLiteStore", "create_store", "open_store"]
+__all__ = ["SQLiteStore"]
 
 DETACHED = -1
 _NO_MONTH = b"\0\0"
@@ -42,101 +40,27 @@ def _xor(left: bytes, right: bytes) -> bytes:
     return (int.from_bytes(left, "big") ^ int.from_bytes(right, "big")).to_bytes(32, "big")
 
 
-def create_store(path: Path, realm: RealmId) -> SQLiteStore:
-    """Make a new store; the file appears whole or not at all.
-
-    Raises:
-        InvalidInput: there is a file already.
-    """
-    if path.exists():
-        raise InvalidInput("there is a store already", advice="open it, or choose another directory")
-    fresh = path.with_name(path.name + ".new")
-    fresh.unlink(missing_ok=True)
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    # SQLite accepts an empty file as a new database; ours never is empty once it has its name.
-    os.write(descriptor, b"")
-    os.close(descriptor)
-    _write_schema(fresh, realm)
-    fresh.replace(path)
-    sync_directory(path.parent)
-    return open_store(path)
-
-
-def _write_schema(path: Path, realm: RealmId) -> None:
-    import sqlite3
-
-    database = sqlite3.connect(path, isolation_level=None)
-    try:
-        database.execute("PRAGMA synchronous=EXTRA")
-        database.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
-        values = [("realm-id", realm), ("feeds", b"\0" * 8), ("branches", b"\0" * 8)]
-        database.executemany("INSERT INTO meta VALUES(?,?)", [(n, v + _checksum(n.encode(), v)) for n, v in values])
-    finally:
-        database.close()
-
-
-def _checksum(*parts: bytes) -> bytes:
-    return tagged_hash("row", *parts)[:8]
-
-
-def open_store(path: Path, *, writable: bool = True, entropy: Entropy | None = None) -> SQLiteStore:
-    """Open a store. `continuity_proven` says whether it is the one that was last open here.
-
-    Raises:
-        NotFound, StoreBusy, StoreDamaged, VersionUnknown: as their names say.
-    """
-    lock = WriterLock(path.with_name(path.name + ".lock")) if writable and path.exists() else None
-    try:
-        return SQLiteStore(Connection(path, writable=writable), lock, entropy or SystemEntropy())
-    except BaseException:
-        if lock is not None:
-            lock.release()
-        raise
-
-
-class SQLiteStore(Records):
+class SQLiteStore(Feeds):
     """A store in one SQLite file. Not thread-safe: its owner serialises."""
 
     def __init__(self, connection: Connection, lock: WriterLock | None, entropy: Entropy) -> None:
         super().__init__(connection)
         self.writable = connection.writable
         self._lock = lock
-        self._feed_numbers: dict[FeedId, int] = {}
-        self._rows: dict[int, FeedRow] = {}
         self._documents: dict[tuple[bytes, str], int] = {}
-        self._district_changes = 0
         self._data_version = 0
         version = connection.one("PRAGMA user_version")
         if version is None or version[0] != SCHEMA_VERSION:
             if version is not None and version[0] > SCHEMA_VERSION:
-                raise VersionUnknown(f"the store has version {version[0]}; this software reads {SCHEMA_VERSION}")
+                raise VersionUnknown(
+                    f"the store has version {version[0]}; this software reads {SCHEMA_VERSION}"
+                )
             raise StoreDamaged("the store names no version", where=str(connection.path))
         self.realm = RealmId(self.get_meta("realm-id") or b"")
         self._check_feeds()
         self.continuity_proven = self._advance_continuity(entropy) if self.writable else False
 
     # --- life -------------------------------------------------------------------------------------------------
-
-    def _check_feeds(self) -> None:
-        """No feed, branch or head may be missing or other than its entries say."""
-        feeds, branches = self._c.all("SELECT id, feed FROM feed ORDER BY feed"), self._c.all("SELECT * FROM branch")
-        for name, rows in (("feeds", feeds), ("branches", branches)):
-            if int.from_bytes(self.get_meta(name) or b"", "big") != len(rows):
-                raise StoreDamaged(f"the number of {name} is not what was written", where=name)
-        for number, feed in feeds:
-            self._feed_numbers[FeedId(feed)] = number
-        for number, branch, _, _, sequence, link, _ in branches:
-            row = self._row(number)
-            if sequence == 0:
-                if link != genesis_link(row.signed):
-                    raise StoreDamaged("the head of an empty feed is wrong", where=f"feed {row.feed.hex()}")
-                continue
-            found = self._c.one(
-                "SELECT link, (SELECT max(sequence) FROM entry WHERE feed=?1 AND branch=?2) FROM entry "
-                "WHERE feed=?1 AND sequence=?3 AND branch=?2", (number, branch, sequence),
-            )  # fmt: skip
-            if found is None or found[0] != link or found[1] != sequence:
-                raise StoreDamaged("a feed does not end where it says", where=f"feed {row.feed.hex()}")
 
     def _advance_continuity(self, entropy: Entropy) -> bool:
         path = self._c.path.with_name(self._c.path.name + ".continuity")
@@ -166,7 +90,7 @@ class SQLiteStore(Records):
                 self._documents.clear()
                 self._feed_numbers.clear()
                 self._rows.clear()
-                self._district_changes += 1
+                self._changes += 1
             raise
 
     def district_changes(self) -> int:
@@ -178,105 +102,8 @@ class SQLiteStore(Records):
             row = self._c.one("PRAGMA data_version")
             if row is not None and row[0] != self._data_version:
                 self._data_version = row[0]
-                self._district_changes += 1
-        return self._district_changes
-
-    # --- feeds -------------------------------------------------------------------------------------------------
-
-    def add_feed(self, feed: FeedId, signed: SignedOpening, district: str, author: NodeId, incarnation: int) -> None:
-        """Hold an opening; nothing if it is held."""
-        if self._number(feed) is not None:
-            return
-        check = _checksum(feed, district.encode(), author, incarnation.to_bytes(8, "big"), signed.body, signed.signature)
-        number = self._c.insert(
-            "INSERT INTO feed VALUES(NULL,?,?,?,?,?,?,?)",
-            (feed, district, author, incarnation, signed.body, signed.signature, check),
-        )
-        self._c.run("INSERT INTO branch VALUES(?,0,NULL,NULL,0,?,0)", (number, genesis_link(signed)))
-        self._district_changes += 1
-        self._count("feeds", 1)
-        self._count("branches", 1)
-
-    def _count(self, name: str, more: int) -> None:
-        self.put_meta(name, (int.from_bytes(self.get_meta(name) or b"", "big") + more).to_bytes(8, "big"))
-
-    def _number(self, feed: FeedId) -> int | None:
-        known = self._feed_numbers.get(feed)
-        if known is None:
-            row = self._c.one("SELECT id FROM feed WHERE feed=?", (feed,))
-            if row is None:
-                return None
-            known = int(row[0])
-            if not self._c.in_transaction:  # A rolled-back number may be given to another feed.
-                self._feed_numbers[feed] = known
-        return known
-
-    def _row(self, number: int) -> FeedRow:
-        known = self._rows.get(number)
-        if known is None:
-            row = self._c.one("SELECT * FROM feed WHERE id=?", (number,))
-            if row is None:
-                raise StoreDamaged("an entry's feed is missing", where=f"feed row {number}")
-            _, feed, district, author, incarnation, body, signature, check = row
-            signed = SignedOpening(body, signature)
-            if feed != feed_id(signed) or check != _checksum(
-                feed, district.encode(), author, incarnation.to_bytes(8, "big"), body, signature
-            ):
-                raise StoreDamaged("a feed's opening is not what was written", where=f"feed row {number}")
-            known = FeedRow(FeedId(feed), signed, district, NodeId(author), incarnation)
-            if not self._c.in_transaction:
-                self._rows[number] = known
-        return known
-
-    def feed(self, feed: FeedId) -> FeedRow | None:
-        """One feed."""
-        number = self._number(feed)
-        return None if number is None else self._row(number)
-
-    def feeds(self, district: str | None = None) -> list[FeedRow]:
-        """All feeds, by id."""
-        rows = [self._row(number) for (number,) in self._c.all("SELECT id FROM feed ORDER BY feed")]
-        return [row for row in rows if district is None or row.district == district]
-
-    def heads(self, feed: FeedId) -> list[Head]:
-        """The ends of a feed's branches, by branch."""
-        return [
-            Head(branch, sequence, Link(link), stamp)
-            for branch, sequence, link, stamp in self._c.all(
-                "SELECT branch, sequence, link, stamp FROM branch WHERE feed=? ORDER BY branch", (self._number(feed),)
-            )
-        ]
-
-    def frontier(self, district: str) -> list[tuple[FeedId, list[Head]]]:
-        """Every feed of a district with its ends, by id."""
-        return [(row.feed, self.heads(row.feed)) for row in self.feeds(district)]
-
-    def _branch_rows(self, district: str) -> Iterator[tuple[FeedId, BranchRow]]:
-        for number, branch, parent, parts in self._c.all(
-            "SELECT feed, branch, parent, parts FROM branch WHERE branch>0 ORDER BY feed, branch"
-        ):
-            row = self._row(number)
-            if row.district == district:
-                yield row.feed, BranchRow(branch, parent, parts)
-
-    def branches(self, district: str) -> Mapping[FeedId, list[BranchRow]]:
-        """How the forked feeds of a district branch."""
-        found: dict[FeedId, list[BranchRow]] = {}
-        for feed, row in self._branch_rows(district):
-            found.setdefault(feed, []).append(row)
-        return found
-
-    def forks(self, district: str) -> dict[FeedId, int]:
-        """Forked feeds of a district and the lowest sequence at which branches part."""
-        return {feed: min(r.sequence for r in rows) for feed, rows in self.branches(district).items()}
-
-    def forks_basis(self, district: str) -> bytes:
-        """A hash of how the feeds of a district are forked, independent of arrival."""
-        parts: list[bytes] = []
-        for feed, rows in sorted(self.branches(district).items()):
-            parts += [feed, *(r.sequence.to_bytes(8, "big") for r in sorted(rows, key=lambda r: r.sequence))]
-            parts += sorted(head.link for head in self.heads(feed))
-        return tagged_hash("forks", *parts)
+                self._changes += 1
+        return self._changes
 
     # --- entries -----------------------------------------------------------------------------------------------
 
@@ -288,7 +115,9 @@ class SQLiteStore(Records):
             known = (
                 int(row[0])
                 if row is not None
-                else self._c.insert("INSERT INTO document VALUES(NULL,?,?,0,?)", (document, district, bytes(32)))
+                else self._c.insert(
+                    "INSERT INTO document VALUES(NULL,?,?,0,?)", (document, district, bytes(32))
+                )
             )
             if len(self._documents) >= DOCUMENT_IDS_CACHED_MAX:
                 self._documents.clear()
@@ -302,7 +131,7 @@ class SQLiteStore(Records):
         rows, changes = [], dict[int, tuple[int, int]]()
         for e, previous, link in items:
             if e.document[:2] == _NO_MONTH or branch > 0:
-                self._district_changes += 1
+                self._changes += 1
             document = self._document(e.document, district)
             rows.append(
                 (number, branch, e.sequence, e.stamp, document, e.lane, e.epoch, e.commitment, e.sealed,
@@ -372,7 +201,8 @@ class SQLiteStore(Records):
         if sequence == 0:
             return 0 if link == genesis_link(self._row(number).signed) else None
         row = self._c.one(
-            "SELECT branch FROM entry WHERE feed=? AND sequence=? AND branch>=0 AND link=?", (number, sequence, link)
+            "SELECT branch FROM entry WHERE feed=? AND sequence=? AND branch>=0 AND link=?",
+            (number, sequence, link),
         )
         return None if row is None else int(row[0])
 
@@ -402,7 +232,7 @@ class SQLiteStore(Records):
         branch = int(row[0]) + 1 if row else 1
         self._c.run("INSERT INTO branch VALUES(?,?,?,?,0,?,0)", (number, branch, parent, sequence, bytes(32)))
         self._count("branches", 1)
-        self._district_changes += 1
+        self._changes += 1
         return branch
 
     def _attach_detached(self, number: int, links: Sequence[Link]) -> int:
@@ -430,8 +260,12 @@ class SQLiteStore(Records):
         number = self._number(feed)
         if number is None or self.by_link(link) is not None:
             return
-        runs.check_detached_room(self._c.one("SELECT count(*) FROM entry WHERE feed=? AND branch<0", (number,)))
-        row = self._c.one("SELECT min(branch) FROM entry WHERE feed=? AND sequence=?", (number, entry.sequence))
+        runs.check_detached_room(
+            self._c.one("SELECT count(*) FROM entry WHERE feed=? AND branch<0", (number,))
+        )
+        row = self._c.one(
+            "SELECT min(branch) FROM entry WHERE feed=? AND sequence=?", (number, entry.sequence)
+        )
         branch = min(0, row[0] if row and row[0] is not None else 0) + DETACHED
         self._insert(number, branch, self._row(number).district, [(entry, previous, link)])
 
@@ -441,7 +275,21 @@ class SQLiteStore(Records):
         return sorted(Link(link) for number, link in rows if self._row(number).district == district)
 
     def _stored(self, row: Sequence[object], document: DocumentId) -> StoredEntry:
-        number, branch, sequence, stamp, _, lane, epoch, commitment, sealed, sealed_hash, signature, previous, link = row
+        (
+            number,
+            branch,
+            sequence,
+            stamp,
+            _,
+            lane,
+            epoch,
+            commitment,
+            sealed,
+            sealed_hash,
+            signature,
+            previous,
+            link,
+        ) = row
         feed = self._row(number).feed  # type: ignore[arg-type]
         try:
             stored = StoredEntry(
@@ -450,9 +298,13 @@ class SQLiteStore(Records):
             )  # fmt: skip
             whole = entry_link(self.realm, feed, previous, stored.entry()) == link  # type: ignore[arg-type]
         except (TypeError, ValueError, OverflowError) as error:
-            raise StoreDamaged("an entry is not what was written", where=f"feed {feed.hex()} {sequence}") from error
+            raise StoreDamaged(
+                "an entry is not what was written", where=f"feed {feed.hex()} {sequence}"
+            ) from error
         if not whole:
-            raise StoreDamaged("an entry is not what was written", where=f"feed {feed.hex()} sequence {sequence}")
+            raise StoreDamaged(
+                "an entry is not what was written", where=f"feed {feed.hex()} sequence {sequence}"
+            )
         return stored
 
     def by_link(self, link: Link) -> StoredEntry | None:
@@ -482,7 +334,8 @@ class SQLiteStore(Records):
 
     def _place(self, document: DocumentId) -> tuple[int, str, int, bytes] | None:
         rows = self._c.all(
-            "SELECT id, district, entries, digest FROM document WHERE document=? ORDER BY district", (document,)
+            "SELECT id, district, entries, digest FROM document WHERE document=? ORDER BY district",
+            (document,),
         )
         return rows[0] if rows else None
 
@@ -529,7 +382,9 @@ class SQLiteStore(Records):
         number = self._number(feed)
         return None if number is None else self._place_of(number, link, sequence)
 
-    def runs_after(self, feed: FeedId, after: tuple[tuple[int, Link], ...], budget_bytes: int) -> Iterator[Run]:
+    def runs_after(
+        self, feed: FeedId, after: tuple[tuple[int, Link], ...], budget_bytes: int
+    ) -> Iterator[Run]:
         """What a peer with these heads lacks of a feed, branch by branch, up to a budget."""
         return runs.runs_after(self, feed, after, budget_bytes)
 
@@ -537,16 +392,13 @@ class SQLiteStore(Records):
         """Make the proof of the first fork of a feed from the branches held."""
         return runs.fork_proof(self, feed)
 
-    def branch_rows(self, feed: FeedId) -> list[BranchRow]:
-        """Branches of one feed but the main one."""
-        rows = self._c.all(
-            "SELECT branch, parent, parts FROM branch WHERE feed=? AND branch>0 ORDER BY branch", (self._number(feed),)
-        )
-        return [BranchRow(*row) for row in rows]
-
     def drop_content(self, document: DocumentId) -> int:
         """Retention: drop the sealed bytes of a document, keep its places; returns how many."""
-        rows = [(sha256(e.sealed).digest(), e.link[:8], e.link) for e in self.entries_of(document) if e.sealed is not None]
+        rows = [
+            (sha256(e.sealed).digest(), e.link[:8], e.link)
+            for e in self.entries_of(document)
+            if e.sealed is not None
+        ]
         self._c.run_many(
             "UPDATE entry SET sealed=NULL, sealed_hash=? WHERE substr(link,1,8)=? AND link=?", rows
         )

@@ -95,7 +95,9 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     _add_patient(c)
     c.add_argument("--purpose", default="dispensing")
 
-    c = add_command(commands, "show", _show, "State, history, anomalies, balance and horizon of a prescription.")
+    c = add_command(
+        commands, "show", _show, "State, history, anomalies, balance and horizon of a prescription."
+    )
     c.add_argument("prescription")
 
 
@@ -144,7 +146,10 @@ def _prescribe(options: argparse.Namespace, output: Output) -> None:
             prescriber=coded(options.prescriber, "forskrivarkod") if options.prescriber else person.code,
             chosen_pharmacy=pharmacy, bearer=options.bearer,
         )  # fmt: skip
-        _receipt(output, ledger.prescribe(order, person=person, district=options.district, command=command_of(options)))
+        _receipt(
+            output,
+            ledger.prescribe(order, person=person, district=options.district, command=command_of(options)),
+        )
 
 
 def _amend(options: argparse.Namespace, output: Output) -> None:
@@ -232,7 +237,11 @@ def _list(options: argparse.Namespace, output: Output) -> None:
     with open_ledger(options) as ledger:
         found = ledger.patient(_patient(options), person=person_of(options, ledger), purpose=options.purpose)
         output.result(
-            {"prescriptions": found.prescriptions, "anomalies": found.patient.anomalies, "unread": found.unread},
+            {
+                "prescriptions": found.prescriptions,
+                "anomalies": found.patient.anomalies,
+                "unread": found.unread,
+            },
             [
                 line
                 for document, prescription in found.prescriptions.items()
@@ -258,4 +267,3 @@ def _show(options: argparse.Namespace, output: Output) -> None:
                 f"  unread entries: {answer.horizon.unread}",
             ],
         )
-

@@ -56,8 +56,12 @@ def add_command(
         add_unlock(command)
     if person:
         command.add_argument("--person", required=True, metavar="CODE", help="code of the acting person")
-        command.add_argument("--person-role", choices=[r.value for r in PersonRole], help="default: by the node's role")
-        command.add_argument("--command-id", metavar="HEX", help="16 bytes; repeating a command has one effect")
+        command.add_argument(
+            "--person-role", choices=[r.value for r in PersonRole], help="default: by the node's role"
+        )
+        command.add_argument(
+            "--command-id", metavar="HEX", help="16 bytes; repeating a command has one effect"
+        )
     return command
 
 
@@ -97,7 +101,11 @@ _ROLE_OF_NODE = {
 
 def person_of(options: argparse.Namespace, ledger: Ledger) -> Person:
     """The acting person: code as given, in the register's system for the role."""
-    role = PersonRole(options.person_role) if options.person_role else _ROLE_OF_NODE[ledger.node.identity.role.value]
+    role = (
+        PersonRole(options.person_role)
+        if options.person_role
+        else _ROLE_OF_NODE[ledger.node.identity.role.value]
+    )
     system = "forskrivarkod" if role is PersonRole.PRESCRIBER else "legitimationskod"
     return Person(Coded(system, options.person), role)
 

@@ -24,9 +24,13 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     verbs = group.add_subparsers(dest="verb", required=True, metavar="VERB")
     c = add_command(verbs, "export", _export, "Write entries to a bundle file.")
     c.add_argument("file", type=Path)
-    c.add_argument("--for-frontier", type=Path, metavar="FILE", help="only what that peer lacks (see `frontier --out`)")
+    c.add_argument(
+        "--for-frontier", type=Path, metavar="FILE", help="only what that peer lacks (see `frontier --out`)"
+    )
     c.add_argument("--district", action="append", help="default: all that this node holds")
-    c = add_command(verbs, "import", _import, "Take in bundle files; twice, in any order or cut short does no harm.")
+    c = add_command(
+        verbs, "import", _import, "Take in bundle files; twice, in any order or cut short does no harm."
+    )
     c.add_argument("files", type=Path, nargs="+")
 
     c = add_command(commands, "paper", _paper, "The code of a bearer prescription's paper, as text or SVG.")
@@ -35,17 +39,29 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     c = add_command(commands, "scan", _scan, "Take in the code of a paper or a slip.")
     c.add_argument("code", help="the text of the code, or @FILE")
 
-    c = add_command(commands, "import-fhir", _import_fhir, "Issue prescriptions from FHIR MedicationRequests.", person=True)
+    c = add_command(
+        commands,
+        "import-fhir",
+        _import_fhir,
+        "Issue prescriptions from FHIR MedicationRequests.",
+        person=True,
+    )
     c.add_argument("path", type=Path)
 
     add_command(commands, "verify", _verify, "Check the whole store: chains, signatures, roles, documents.")
     c = add_command(commands, "digest", _digest, "One line; equal on nodes that hold the same.")
     c.add_argument("--district", action="append")
     c = add_command(commands, "frontier", _frontier, "What this node holds: feed by feed, its heads.")
-    c.add_argument("--out", type=Path, metavar="FILE", help="write it to a file for `bundle export --for-frontier`")
-    c = add_command(commands, "backup", _backup, "Copy the store while it is in use; without keys or continuity token.")
+    c.add_argument(
+        "--out", type=Path, metavar="FILE", help="write it to a file for `bundle export --for-frontier`"
+    )
+    c = add_command(
+        commands, "backup", _backup, "Copy the store while it is in use; without keys or continuity token."
+    )
     c.add_argument("file", type=Path)
-    c = add_command(commands, "restore", _restore, "Put a backup in the place of a lost store; a new incarnation follows.")
+    c = add_command(
+        commands, "restore", _restore, "Put a backup in the place of a lost store; a new incarnation follows."
+    )
     c.add_argument("file", type=Path)
     c.add_argument("--replace", action="store_true", help="the present store is moved aside, not deleted")
 
@@ -71,7 +87,8 @@ def _import(options: argparse.Namespace, output: Output) -> int:
             reports[str(path)] = report
             failed += not report.complete
             output.note(
-                f"{path}: {report.new} new, {report.known} known" + ("" if report.complete else f"; {report.problem}")
+                f"{path}: {report.new} new, {report.known} known"
+                + ("" if report.complete else f"; {report.problem}")
             )
         ledger.stewardship.take_epochs()
         ledger.inquiry.index_arrivals()
@@ -137,7 +154,9 @@ def _verify(options: argparse.Namespace, output: Output) -> None:
             if checked % 10_000 == 0:
                 output.note(f"{checked} entries verified")
         documents = sum(1 for _ in ledger.inquiry.rebuild())
-    output.result({"entries": checked, "documents": documents}, f"{checked} entries, {documents} documents: all hold")
+    output.result(
+        {"entries": checked, "documents": documents}, f"{checked} entries, {documents} documents: all hold"
+    )
 
 
 def _digest(options: argparse.Namespace, output: Output) -> None:
@@ -157,7 +176,8 @@ def _frontier(options: argparse.Namespace, output: Output) -> None:
     output.result(
         json.loads(text),
         [
-            f"{district} {feed.hex()} " + " ".join(f"{sequence}:{link.hex()[:16]}" for sequence, link in heads)
+            f"{district} {feed.hex()} "
+            + " ".join(f"{sequence}:{link.hex()[:16]}" for sequence, link in heads)
             for district, feeds in frontier.items()
             for feed, heads in sorted(feeds.items())
         ],
@@ -187,4 +207,3 @@ def _restore(options: argparse.Namespace, output: Output) -> None:
     with open_ledger(options) as ledger:
         incarnation = ledger.node.writer.incarnation
     output.result({"incarnation": incarnation}, f"restored; the node goes on in incarnation {incarnation}")
-

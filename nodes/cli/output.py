@@ -61,7 +61,10 @@ class Output:
         """A refusal or failure."""
         if self.as_json:
             sys.stdout.write(
-                msgspec.json.encode({"error": {"code": code, "message": message, "advice": advice}}).decode() + "\n"
+                msgspec.json.encode({"error": {"code": code, "message": message, "advice": advice}}).decode()
+                + "\n"
             )
             return
-        self._errors.print(f"{escape(code)}: {escape(message)}" + (f"\n  → {escape(advice)}" if advice else ""))
+        self._errors.print(
+            f"{escape(code)}: {escape(message)}" + (f"\n  → {escape(advice)}" if advice else "")
+        )

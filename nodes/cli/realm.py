@@ -7,7 +7,15 @@ from pathlib import Path
 
 from ledger import Coded, Level, NodeRole, Person, PersonRole, RealmKind
 from ledger.policy import default_policy
-from nodes.cli.common import add_command, add_unlock, command_of, node_named, open_ledger, person_of, unlock_of
+from nodes.cli.common import (
+    add_command,
+    add_unlock,
+    command_of,
+    node_named,
+    open_ledger,
+    person_of,
+    unlock_of,
+)
 from nodes.cli.output import Output
 from nodes.founding import Founded, enrol, found_realm, open_founded
 from nodes.inprocess import synchronise
@@ -19,7 +27,9 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add realm, node, governance and demo."""
     group = commands.add_parser("realm", help="Found a realm.")
     verbs = group.add_subparsers(dest="verb", required=True, metavar="VERB")
-    c = add_command(verbs, "create", _create, "Found a realm: root, issuing authority and the agency's node.", node=False)
+    c = add_command(
+        verbs, "create", _create, "Found a realm: root, issuing authority and the agency's node.", node=False
+    )
     c.add_argument("directory", type=Path)
     c.add_argument("--name", required=True)
     c.add_argument("--kind", choices=[k.value for k in RealmKind], default="exercise")
@@ -38,7 +48,9 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     c.add_argument("level", choices=[level.value for level in Level])
     c.add_argument("--district", action="append", default=[])
 
-    c = add_command(commands, "revoke", _revoke, "Agency: revoke a node and give its districts new keys.", person=True)
+    c = add_command(
+        commands, "revoke", _revoke, "Agency: revoke a node and give its districts new keys.", person=True
+    )
     c.add_argument("revoked", metavar="NODE")
     c.add_argument("--reason", required=True)
 
@@ -46,7 +58,9 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     c.add_argument("--preset", choices=["exercise", "production"], required=True)
     c.add_argument("--legal-basis", default="")
 
-    c = add_command(commands, "demo", _demo, "A partition, told: issue, dispense, cut, merge, find.", node=False)
+    c = add_command(
+        commands, "demo", _demo, "A partition, told: issue, dispense, cut, merge, find.", node=False
+    )
     c.add_argument("--input", type=Path, metavar="PATH", help="FHIR files to prescribe from")
     c.add_argument("--directory", type=Path, help="keep the stores here (default: a temporary directory)")
     c.add_argument("--seed", type=int, default=2026)
@@ -56,7 +70,11 @@ def _create(options: argparse.Namespace, output: Output) -> None:
     founded = found_realm(options.directory, options.name, RealmKind(options.kind), unlock_of(options))
     with founded.agency as agency:
         output.result(
-            {"realm": agency.node.realm.id, "agency": agency.node.identity.node, "directory": str(options.directory)},
+            {
+                "realm": agency.node.realm.id,
+                "agency": agency.node.identity.node,
+                "directory": str(options.directory),
+            },
             [
                 f"realm {options.name} ({options.kind}) founded in {options.directory}",
                 f"  agency's node: {options.directory / 'agency'}",
