@@ -116,43 +116,53 @@ def _chain(entries: Iterable[GovernanceEntry]) -> list[GovernanceEntry]:
 
 
 def _feed_order(feeds: Mapping[FeedId, list[GovernanceEntry]]) -> list[FeedId]:
-    """Feeds after those that they follow; of nodes that revoke each other, a circle, the lowest id first."""
+    """Feeds after all that they follow, directly or not: who follows, follows strictly more.
+
+    Nodes that revoke each other follow the same, a circle: among them, first who is cited, then by id.
+    """
     if len(feeds) < 2:
         return list(feeds)
     by_mark: dict[bytes, FeedId] = {}
-    by_author: dict[NodeId, set[FeedId]] = {}
-    for feed in sorted(feeds):
-        by_author.setdefault(feeds[feed][0].author, set()).add(feed)
+    by_author: dict[NodeId, int] = {}
+    bit = {feed: 1 << number for number, feed in enumerate(sorted(feeds))}
+    for feed, own in bit.items():
+        author = feeds[feed][0].author
+        by_author[author] = by_author.get(author, 0) | own
         for entry in feeds[feed]:
             by_mark.setdefault(bytes(entry.id[:MARK_BYTES]), feed)
-    follows: dict[FeedId, set[FeedId]] = {}
+    cites: dict[FeedId, FeedId] = {}
+    follows: dict[int, int] = {}
     for feed, held in feeds.items():
+        follows[bit[feed]] = bit[feed]
         first = held[0].event
-        after = {by_mark[first.governance]} if first is not None and first.governance in by_mark else set()
+        if first is not None and by_mark.get(first.governance, feed) != feed:
+            cites[feed] = by_mark[first.governance]
+            follows[bit[feed]] |= bit[cites[feed]]
         for entry in held:
             if isinstance(entry.event, NodeRevoked) and entry.event.node != entry.author:
-                after |= by_author.get(NodeId(entry.event.node), set())
-        follows[feed] = after - {feed}
-    order: list[FeedId] = []
-    while follows:
-        ready = [feed for feed, after in follows.items() if not after & follows.keys()]
-        # In a circle: of those that follow the fewest, so that who follows the circle still comes after it.
-        following = (
-            min(ready) if ready else min(follows, key=lambda feed: (len(_followed(feed, follows)), feed))
-        )
-        order.append(following)
-        del follows[following]
-    return order
+                follows[bit[feed]] |= by_author.get(NodeId(entry.event.node), 0)
+    return sorted(bit, key=lambda f: (_all_followed(bit[f], follows).bit_count(), _cited(f, cites), f))
 
 
-def _followed(feed: FeedId, follows: Mapping[FeedId, set[FeedId]]) -> set[FeedId]:
-    """The feed and all that it follows, directly or not, among those that are left."""
-    found, waiting = {feed}, [feed]
+def _all_followed(start: int, follows: Mapping[int, int]) -> int:
+    """Feeds as bits of one integer: a hostile agency's thousand feeds in a circle cost little."""
+    found, waiting = start, start
     while waiting:
-        new = (follows[waiting.pop()] & follows.keys()) - found
+        one = waiting & -waiting
+        waiting ^= one
+        new = follows[one] & ~found
         found |= new
-        waiting += new
+        waiting |= new
     return found
+
+
+def _cited(feed: FeedId, cites: Mapping[FeedId, FeedId]) -> int:
+    """How many feeds stand before one by citation. Marks are short and might meet: none is walked twice."""
+    seen = {feed}
+    while (before := cites.get(feed)) is not None and before not in seen:
+        seen.add(before)
+        feed = before
+    return len(seen)
 
 
 def fold_governance(entries: Iterable[GovernanceEntry], forked_at: Mapping[FeedId, int]) -> GovernanceView:

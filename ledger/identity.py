@@ -66,6 +66,8 @@ OID_WRAPPING_KEY = x509.ObjectIdentifier(f"{_ARC}.3")
 OID_REALM_KIND = x509.ObjectIdentifier(f"{_ARC}.4")
 
 UTF8_STRING, OCTET_STRING = 0x0C, 0x04
+_SIGNATURE = b"\x03\x41\x00"
+"""DER before an Ed25519 signature, which ends a certificate: 64 bytes, all bits used."""
 _DISTRICT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _CRITICAL_KNOWN = frozenset({ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE})
 
@@ -293,19 +295,17 @@ def load_certificate(der: bytes) -> x509.Certificate:
         canonical = certificate.public_bytes(Encoding.DER) == der
         critical = {e.oid for e in certificate.extensions if e.critical}
         serial, algorithm = certificate.serial_number, certificate.signature_algorithm_oid
-        _ = (
-            certificate.subject,
-            certificate.issuer,
-            certificate.not_valid_before_utc,
-            certificate.not_valid_after_utc,
-        )
+        _ = certificate.subject, certificate.issuer
+        _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
         key = certificate.public_key()
-    except (
-        Exception
-    ) as error:  # The parser has a dozen unrelated exceptions; all mean the same to a peer (R15).
+    except Exception as error:
+        # The parser has a dozen unrelated exceptions; all mean the same of a peer's bytes (R15).
         raise Malformed("a certificate cannot be decoded") from error
     if not canonical or serial <= 0:
         raise Malformed("a certificate is not in canonical form")
+    if algorithm == SignatureAlgorithmOID.ED25519 and der[-67:-64] != _SIGNATURE:
+        # The parser lets a signature call last bits unused if they are zero: a second form that nobody signed.
+        raise Malformed("a certificate's signature is not in canonical form")
     if not critical <= _CRITICAL_KNOWN:
         raise Malformed("a certificate has a critical extension that is not known")
     if algorithm != SignatureAlgorithmOID.ED25519 or not isinstance(key, Ed25519PublicKey):
@@ -349,7 +349,7 @@ def certified_district(certificate: x509.Certificate) -> str:
 
 def _check_signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> None:
     try:
-        # Compares also the names, and the algorithm named inside with the one named outside, which nobody signed.
+        # Compares the names too, and the algorithm named inside with the one outside, which nobody signed.
         certificate.verify_directly_issued_by(issuer)
     except (InvalidSignature, ValueError, TypeError) as error:
         raise NotAuthentic("a certificate was not signed by the one above it") from error

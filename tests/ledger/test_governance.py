@@ -441,3 +441,28 @@ def test_a_view_hides_nothing_behind_order_of_districts():
     one = fold_governance([entry(declare(Level.CRISIS, STOCKHOLM, UPPSALA), 1)], {})
     other = fold_governance([entry(declare(Level.CRISIS, UPPSALA, STOCKHOLM), 1)], {})
     assert [one.level(d) for d in (STOCKHOLM, UPPSALA)] == [other.level(d) for d in (STOCKHOLM, UPPSALA)]
+
+
+def test_incarnations_keep_their_order_within_a_circle():
+    """Two agencies revoked each other, and one of them had gone on in a second feed before."""
+    for first, second in ((A, B), (B, A)):
+        chain = [
+            entry(policy(b"first"), 1, first),
+            entry(policy(b"second", mark(first, 1)), 1, second),
+            entry(revoke(SECOND, (C, 1)), 2, second),
+            entry(declare(Level.STRAINED), 1, C, author=SECOND),
+            entry(revoke(AGENCY, (first, 1), (second, 1)), 2, C, author=SECOND),
+        ]
+        assert fold_governance(chain, {}).policy == (b"second", "SFS 2026:1")
+
+
+def test_many_feeds_that_revoke_one_another_are_ordered_in_time():
+    """As many as two hostile agency nodes may open; each revokes the other in every feed."""
+    chain = []
+    for number in range(512):
+        author, other = (AGENCY, SECOND) if number % 2 else (SECOND, AGENCY)
+        feed = FeedId(number.to_bytes(16, "big"))
+        chain.append(entry(revoke(other, cites=mark(A, 1)), 1, feed, author=author))
+    view = fold_governance(chain, {})
+    assert view.position(chain[0].id[:8]) == 1
+    assert view.position(chain[-1].id[:8]) == 512

@@ -372,6 +372,22 @@ def test_every_flipped_bit_of_a_certificate_is_refused(world):
                 verify_chain(world.realm, (*chain[:which], bad, *chain[which + 1 :]))
 
 
+def test_a_signature_with_unused_bits_is_refused():
+    """Anyone could write a certificate in a second form: the bits are zero, and how many count is not signed."""
+    tried = 0
+    for seed in range(20):
+        world = RealmForTests(seed)
+        chain = world.chain(world.keys(), R.PHARMACY, STOCKHOLM)
+        der = chain[0]
+        if der[-1] & 1:
+            continue
+        tried += 1
+        assert der[-65] == 0
+        with pytest.raises(Malformed):
+            verify_chain(world.realm, (der[:-65] + b"\1" + der[-64:], chain[1]))
+    assert tried
+
+
 def test_truncated_and_lengthened_certificates_are_refused(world):
     chain = world.chain(world.keys(), R.PHARMACY, STOCKHOLM)
     for bad in [*(chain[0][:n] for n in range(0, len(chain[0]), 7)), chain[0] + b"\0"]:
