@@ -29,7 +29,7 @@ from ledger.feed import (
     verify_opening_signature,
     verify_run,
 )
-from ledger.identity import verify_chain
+from ledger.identity import NodeRole, verify_chain
 from ledger.ids import FeedId, Link, NodeId, RealmId
 from ledger.node import Node
 
@@ -69,6 +69,11 @@ class Exchange:
         """Districts that this node replicates."""
         with self._node.lock:
             return set(self._node.held_districts())
+
+    def wants(self, district: str) -> bool:
+        """Whether this node takes a district that a peer offers: the agency and relays all, others what they serve."""
+        role = self._node.identity.role
+        return role in (NodeRole.AGENCY, NodeRole.RELAY) or district in self.districts()
 
     def frontier(self, district: str) -> dict[FeedId, tuple[tuple[int, Link], ...]]:
         """Feed → heads (sequence, link), sorted; several if the feed is forked."""

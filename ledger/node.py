@@ -199,6 +199,18 @@ class Node:
             _META_KEYRING, seal_local(self._storage_key, _META_KEYRING, self.identity.node, plain)
         )
 
+    @contextmanager
+    def new_district_key(self, district: str, epoch: int, key: bytes) -> Iterator[None]:
+        """Hold a new key of a district, durably together with what is written meanwhile, or not at all."""
+        self.keyring.add_district(district, epoch, key)
+        try:
+            with self.transaction():
+                yield
+                self.save_keyring()
+        except BaseException:
+            self.keyring.forget_district(district, epoch)
+            raise
+
     def take_keys(self, enrolment: Enrolment) -> None:
         """Add the district keys of an enrolment package."""
         with self.lock, self.transaction():

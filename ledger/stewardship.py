@@ -111,11 +111,10 @@ class Stewardship:
         node = self._node
         if district in node.keyring.districts():
             return
-        with node.transaction():
-            node.keyring.add_district(district, 1, node.entropy.bytes(32))
-            node.keyring.add_index(district, node.entropy.bytes(32))
-            node.save_keyring()
-        self._govern(KeyEpochStarted, person, None, district=district, epoch=1)
+        key, index = node.entropy.bytes(32), node.entropy.bytes(32)
+        with node.new_district_key(district, 1, key):
+            node.keyring.add_index(district, index)
+            self._govern(KeyEpochStarted, person, None, district=district, epoch=1)
 
     # --- revocation and keys ------------------------------------------------------------------------------------
 
@@ -140,9 +139,8 @@ class Stewardship:
                 NodeRevoked, person, command, node=revoked, good=tuple(good), reason=reason
             )
             if new_epoch and not receipt.repeated:
-                for district in sorted({row.district for row in node.store.feeds() if row.author == revoked}):
-                    if district in node.keyring.districts():
-                        self.start_epoch(district, person=person)
+                for district in self._districts_of(revoked):
+                    self.start_epoch(district, person=person)
             return receipt
 
     def start_epoch(self, district: str, *, person: Person, command: bytes | None = None) -> Receipt:
@@ -184,15 +182,45 @@ class Stewardship:
                     node.save_keyring()
         return new
 
+    def _known_nodes(self) -> dict[NodeId, Certified]:
+        """Every node that was admitted here or has opened a feed."""
+        node = self._node
+        known = {node.identity.node: node.identity}
+        for row in node.store.feeds():
+            certified, _ = node.reader.author(row.feed)
+            known[certified.node] = certified
+        issuers = node.identity.certificates[1:]
+        for opened in node.reader.opened(district_document(GOVERNANCE)):
+            event = None if opened.fact is None else opened.fact.event
+            if isinstance(event, NodeAdmitted):
+                try:
+                    certified = verify_chain(node.realm, (event.certificate, *issuers))
+                except PeerFault:
+                    continue  # Issued under a former issuing certificate: known by its feed, if at all.
+                known.setdefault(certified.node, certified)
+        return known
+
+    def _districts_of(self, who: NodeId) -> list[str]:
+        """Districts whose key a node holds, as far as known: its home, and where it writes."""
+        node = self._node
+        districts = {row.district for row in node.store.feeds() if row.author == who}
+        certified = self._known_nodes().get(who)
+        if certified is not None:
+            districts.add(certified.district)
+        return sorted(districts & set(node.keyring.districts()))
+
     def _readers(self, district: str) -> list[Certified]:
+        """Whom a district's new key is for: this node, and all that are at home or write there, unrevoked."""
         node = self._node
         governance = node.reader.governance()
-        readers: dict[NodeId, Certified] = {node.identity.node: node.identity}
-        for row in node.store.feeds(district):
-            certified, _ = node.reader.author(row.feed)
-            if certified.role is not NodeRole.RELAY and governance.revocation(certified.node) is None:
-                readers[certified.node] = certified
-        return [readers[n] for n in sorted(readers)]
+        writing = {row.author for row in node.store.feeds(district)}
+        return [
+            certified
+            for who, certified in sorted(self._known_nodes().items())
+            if certified.role is not NodeRole.RELAY
+            and governance.revocation(who) is None
+            and (who == node.identity.node or certified.district == district or who in writing)
+        ]
 
     # --- levels, policy, retention ----------------------------------------------------------------------------------
 

@@ -178,6 +178,12 @@ class Keyring:
             self._derived.clear()
         self._digest = None
 
+    def forget_district(self, district: str, epoch: int) -> None:
+        """Let go of a key that was not stored after all, and of what was derived from it."""
+        self._districts.pop((district, epoch), None)
+        self._derived.clear()
+        self._digest = None
+
     def add_index(self, district: str, key: bytes) -> None:
         """Hold a district's index key, the same in all its epochs.
 

@@ -37,7 +37,11 @@ FRAME_BYTES_MAX = 4 * 1024 * 1024
 """Compressed; ours have some 100 kB."""
 PLAIN_BYTES_MAX = 16 * 1024 * 1024
 """Inflated: bounds memory whatever a file claims."""
-RUNS_PER_FRAME = 8
+FRAME_BYTES = 512 * 1024
+"""Where a frame is closed: with the last run it stays below half of what importing allows."""
+OPENINGS_PER_FRAME = 200
+IMPORT_BYTES = 4 * 1024 * 1024
+"""Taken in with one transaction: some 20,000 entries. Indexes of a large store are written once, not frame by frame."""
 EXPORT_BUDGET = 1 << 40
 _CHAIN_BYTES = 16
 _HEADER, _OPENINGS, _RUNS, _PROOFS, _SEAL = range(1, 6)
@@ -114,9 +118,10 @@ def export_bundle(
         known = (since or {}).get(district, {})
         ours = replica.frontier(district)
         unknown = tuple(replica.opening(feed) for feed in ours if feed not in known)
-        if unknown:
-            writer.frame(_OPENINGS, unknown)
+        for at in range(0, len(unknown), OPENINGS_PER_FRAME):
+            writer.frame(_OPENINGS, unknown[at : at + OPENINGS_PER_FRAME])
         batch: list[Run] = []
+        size = 0
         for feed, heads in sorted(ours.items()):
             if heads == known.get(feed):
                 continue
@@ -124,14 +129,14 @@ def export_bundle(
             for run in replica.runs(feed, known.get(feed, ()), EXPORT_BUDGET):
                 entries += len(run.entries)
                 batch.append(run)
-                if len(batch) == RUNS_PER_FRAME:
+                size += sum(64 + len(entry.sealed or b"") for entry in run.entries)
+                if size >= FRAME_BYTES:
                     writer.frame(_RUNS, batch)
-                    batch = []
+                    batch, size = [], 0
         if batch:
             writer.frame(_RUNS, batch)
-    proofs = replica.fork_proofs()
-    if proofs:
-        writer.frame(_PROOFS, proofs)
+    for proof in replica.fork_proofs():
+        writer.frame(_PROOFS, (proof,))
     writer.frame(_SEAL, _Seal(entries, key.sign(_SIGN_TAG + writer.chain)))
     return BundleReport(feeds=feeds, entries=entries)
 
@@ -178,56 +183,80 @@ def import_bundle(replica: Replica, source: BinaryIO, *, realm: Realm | None = N
     """
     if source.read(len(MAGIC)) != MAGIC:
         raise Malformed("this file is not a bundle")
-    new = known = entries = 0
-    feeds: set[bytes] = set()
-    problem, exporter = "", ""
+    taking = _Taking(replica)
+    exporter = ""
     header: _Header | None = None
     try:
         for kind, plain, chain in _frames(source):
             if header is None:
                 header = _open_header(kind, plain, replica)
-                continue
-            if kind == _RUNS:
-                runs = _runs_decoder.decode(plain)
-                report = replica.import_runs(runs)
-                new, known = new + report.new, known + report.known
-                entries += sum(len(run.entries) for run in runs)
-                feeds.update(run.feed for run in runs)
-                if report.refused or report.gaps:
-                    refused = ", ".join(sorted({code for _, code in report.refused}))
-                    problem = problem or (
-                        f"runs refused: {refused}" if refused else "runs that join nothing held here"
-                    )
-            elif kind == _OPENINGS:
-                for opening in _openings_decoder.decode(plain):
-                    problem = _taken(replica, opening=opening) or problem
-            elif kind == _PROOFS:
-                for proof in _proofs_decoder.decode(plain):
-                    problem = _taken(replica, proof=proof) or problem
             elif kind == _SEAL:
                 exporter = _check_seal(_seal_decoder.decode(plain), chain, header, realm)
                 break
             else:
-                problem = problem or f"a frame of kind {kind}, which this version does not read"
+                taking.frame(kind, plain)
     except (OtherRealm, VersionUnknown):
         raise
     except PeerFault as error:
         if header is None:
             raise
-        problem = error.message
+        taking.problem = error.message
     except (msgspec.MsgspecError, ValueError) as error:
         if header is None:
             raise Malformed("the bundle's header cannot be decoded") from error
-        problem = "a frame cannot be decoded"
+        taking.problem = "a frame cannot be decoded"
+    taking.flush()
     return BundleReport(
-        feeds=len(feeds),
-        entries=entries,
-        new=new,
-        known=known,
-        complete=not problem,
+        feeds=len(taking.feeds),
+        entries=taking.entries,
+        new=taking.new,
+        known=taking.known,
+        complete=not taking.problem,
         exporter=exporter,
-        problem=problem,
+        problem=taking.problem,
     )
+
+
+class _Taking:
+    """Takes frames in: runs gathered into large transactions, everything else at once."""
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+        self._runs: list[Run] = []
+        self._size = 0
+        self.new = self.known = self.entries = 0
+        self.feeds: set[bytes] = set()
+        self.problem = ""
+
+    def frame(self, kind: int, plain: bytes) -> None:
+        if kind == _RUNS:
+            for run in _runs_decoder.decode(plain):
+                self._runs.append(run)
+                self._size += sum(len(entry.sealed or b"") for entry in run.entries)
+            if self._size >= IMPORT_BYTES:
+                self.flush()
+        elif kind == _OPENINGS:
+            for opening in _openings_decoder.decode(plain):
+                self.problem = _taken(self._replica, opening=opening) or self.problem
+        elif kind == _PROOFS:
+            self.flush()
+            for proof in _proofs_decoder.decode(plain):
+                self.problem = _taken(self._replica, proof=proof) or self.problem
+        else:
+            self.problem = self.problem or f"a frame of kind {kind}, which this version does not read"
+
+    def flush(self) -> None:
+        runs, self._runs, self._size = self._runs, [], 0
+        if not runs:
+            return
+        report = self._replica.import_runs(runs)
+        self.new, self.known = self.new + report.new, self.known + report.known
+        self.entries += sum(len(run.entries) for run in runs)
+        self.feeds.update(run.feed for run in runs)
+        if report.refused:
+            self.problem = "runs refused: " + ", ".join(sorted({code for _, code in report.refused}))
+        elif report.gaps:
+            self.problem = self.problem or "runs that join nothing held here"
 
 
 def _open_header(kind: int, plain: bytes, replica: Replica) -> _Header:

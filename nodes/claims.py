@@ -14,7 +14,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from msgspec import Meta, Struct
 
-from ledger import Ledger, Person, Receipt
+from ledger import Ledger, NodeRole, Person, Receipt
 from ledger.errors import Malformed, NotAuthentic, NotPermitted, OtherRealm
 from ledger.feed import SignedOpening, feed_id
 from ledger.ids import DocumentId
@@ -98,6 +98,10 @@ def answer_claim(ledger: Ledger, data: bytes, *, person: Person) -> Receipt:
         Ed25519PublicKey.from_public_bytes(claimant.public_key).verify(request.signature, _TAG + request.body)
     except InvalidSignature as error:
         raise NotAuthentic("the signature over a claim does not hold") from error
+    if ledger.node.reader.governance().revocation(claimant.node) is not None:
+        raise NotPermitted("the claimant is revoked", reasons=("revoked",))
+    if claimant.role is NodeRole.RELAY:
+        raise NotPermitted("a relay holds no fills", reasons=("role",))
     document = DocumentId(body.document)
     if ledger.node.store.document_district(document) != district:
         raise NotPermitted("the claimant's feed is not in the prescription's district")

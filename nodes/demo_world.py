@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable
+from itertools import combinations
 from pathlib import Path
 
 from ledger import Coded, Ledger, NodeId, NodeRole, Person, PersonRole, RealmKind, SeededEntropy
@@ -106,9 +107,7 @@ class World:
             before = moved
             for island in self.islands:
                 names = [n for n in self.sites if n in island]
-                for first, second in zip(names, [*names[1:], *names[:1]], strict=True):
-                    if first == second:
-                        continue
+                for first, second in combinations(names, 2):
                     a, b = self.sites[first].ledger, self.sites[second].ledger
                     moved += synchronise(a.exchange, b.exchange)
                     a.exchange.heard_from(b.node.identity.node)

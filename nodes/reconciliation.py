@@ -17,7 +17,6 @@ from ledger.exchange import ImportReport
 from ledger.feed import ForkProof, Run, SignedOpening
 from ledger.ids import GOVERNANCE, FeedId, Link, tagged_hash
 from nodes.messages import (
-    MESSAGE_BYTES_MAX,
     Digest,
     Done,
     Entries,
@@ -33,9 +32,8 @@ __all__ = ["BUDGET_BYTES", "Session", "frontier_digest"]
 
 BUDGET_BYTES = 8 * 1024 * 1024
 """What one side sends in one round: some 30,000 entries; the rest follows in the next round."""
-CHUNK_BYTES = MESSAGE_BYTES_MAX // 4
-"""Of runs in one message, so that framing and the last run fit."""
 OPENINGS_PER_MESSAGE = 100
+"""At most 800 kB of openings; in practice 150 kB."""
 
 
 def frontier_digest(replica: Replica, district: str) -> bytes:
@@ -93,25 +91,18 @@ class Session:
         if theirs.realm != self._replica.realm:
             raise OtherRealm("the peer is of another realm")
         ours = self._digest().districts
-        differing = [d for d, digest in theirs.districts.items() if ours.get(d) != digest]
-        # A district that we do not hold yet is taken too: relays and neighbours carry what they can verify.
-        if not differing and ours.keys() == theirs.districts.keys():
+        wanted = {d for d in theirs.districts if self._replica.wants(d)} | ours.keys()
+        differing = sorted(d for d in wanted if ours.get(d) != theirs.districts.get(d))
+        if not differing:
             self.in_step = True
             return
-        yield Frontier(
-            {
-                d: dict(self._replica.frontier(d).items())
-                for d in sorted({*differing, *ours} if differing else ours.keys() - theirs.districts.keys())
-            }
-        )
+        yield Frontier({district: dict(self._replica.frontier(district).items()) for district in differing})
 
     def _send(self, theirs: Frontier) -> Iterator[Message]:
         left = self._budget_bytes
-        proofs = tuple(self._replica.fork_proofs()[:64])
-        if proofs and not self._peer_knows(theirs, proofs):
-            yield Entries(
-                openings=tuple(self._replica.opening(FeedId(p.left.feed)) for p in proofs), proofs=proofs
-            )
+        for proof in self._replica.fork_proofs():
+            if not self._peer_knows(theirs, proof):
+                yield Entries(openings=(self._replica.opening(FeedId(proof.left.feed)),), proofs=(proof,))
         for district in sorted(theirs.districts, key=lambda d: (d != GOVERNANCE, d)):
             held = theirs.districts[district]
             ours = self._replica.frontier(district)
@@ -129,14 +120,8 @@ class Session:
         yield Done()
 
     @staticmethod
-    def _peer_knows(theirs: Frontier, proofs: tuple[ForkProof, ...]) -> bool:
-        forked = {p.left.feed for p in proofs}
-        return all(
-            len(heads) > 1
-            for feeds in theirs.districts.values()
-            for feed, heads in feeds.items()
-            if feed in forked
-        ) and forked <= {feed for feeds in theirs.districts.values() for feed in feeds}
+    def _peer_knows(theirs: Frontier, proof: ForkProof) -> bool:
+        return any(len(feeds.get(proof.left.feed, ())) > 1 for feeds in theirs.districts.values())
 
     def _take(self, message: Entries) -> None:
         self._take_openings(message.openings)

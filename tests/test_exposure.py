@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from ledger.events import PrescriptionIssued
 from ledger.ids import GOVERNANCE
 from ledger.keystore import UnlockFile
 from ledger.persons import LICENCE_CODE, NPL_PACK_ID, PRESCRIBER_CODE
+from nodes.bundle import export_bundle, import_bundle
 from nodes.founding import Founded, enrol, found_realm
 from nodes.inprocess import synchronise
 
@@ -70,6 +72,21 @@ class Country:
         for _ in range(2):
             for ledger in self.ledgers.values():
                 synchronise(ledger.exchange, self.founded.agency.exchange)
+        self.carry_everything_everywhere()
+
+    def carry_everything_everywhere(self) -> None:
+        """The worst case: a bundle of the whole country was read in at every node, as a carrier on foot would do."""
+        bundle, node = io.BytesIO(), self.founded.agency.node
+        export_bundle(
+            self.founded.agency.exchange,
+            node.keys.signing,
+            node.identity.certificates,
+            bundle,
+            now_ms=node.now_ms(),
+        )
+        for ledger in self.ledgers.values():
+            bundle.seek(0)
+            import_bundle(ledger.exchange, bundle)
 
     def enrol(self, role: NodeRole, district: str) -> None:
         name = f"{role.value} {district}"

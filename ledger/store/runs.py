@@ -21,6 +21,9 @@ __all__ = [
 
 RUN_ENTRIES = 500
 """Entries read at once: some 130 kB, one signature check in five hundred."""
+RUN_BYTES = 128 * 1024
+"""Where a run is cut: four of them fit a message of replication. A run that came with one signature at its end can be
+cut nowhere else, but no longer one is taken in than `ledger.feed.RUN_BYTES_MAX`."""
 DETACHED_PER_FEED_MAX = 1000
 """Urgent entries ahead of one feed: several days of a pharmacy's supplies; more is a flood."""
 ENTRY_OVERHEAD_BYTES = 60
@@ -77,8 +80,10 @@ def runs_after(
         position = max(known.get(head.branch, 0), row.sequence - 1 if row else 0)
         while position < head.sequence and budget_bytes > 0:
             chunk = store.chain(feed, head.branch, position, RUN_ENTRIES)
-            chunk = _cut(chunk, budget_bytes) or store.chain(feed, head.branch, position, RUN_ENTRIES_MAX)
-            chunk = _cut(chunk, 1 << 40)
+            chunk = _cut(chunk, min(budget_bytes, RUN_BYTES)) or store.chain(
+                feed, head.branch, position, RUN_ENTRIES_MAX
+            )
+            chunk = _cut(chunk, RUN_BYTES)
             if not chunk:
                 break  # Nothing signed follows: the rest of a run still under way.
             yield _run(feed, chunk)
