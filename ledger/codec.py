@@ -59,7 +59,10 @@ _local = threading.local()
 
 @cache
 def _dictionary() -> zstandard.ZstdCompressionDict:
-    data = (files("ledger") / "dictionaries" / "1.zdict").read_bytes()
+    return _pinned((files("ledger") / "dictionaries" / "1.zdict").read_bytes())
+
+
+def _pinned(data: bytes) -> zstandard.ZstdCompressionDict:
     if hashlib.sha256(data).hexdigest() != DICTIONARY_SHA256:
         raise LedgerBug("the published dictionary is not the one that format 1 names")
     return zstandard.ZstdCompressionDict(data)

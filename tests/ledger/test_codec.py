@@ -18,6 +18,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ledger import codec
 from ledger.codec import (
     DICTIONARY_SHA256,
     PARENTS_MAX,
@@ -328,6 +329,11 @@ def test_content_that_no_reader_would_accept_is_never_written(document: bytes, p
 def test_the_dictionary_is_the_pinned_one_and_can_be_trained_again() -> None:
     assert hashlib.sha256(DICTIONARY).hexdigest() == DICTIONARY_SHA256
     assert train() == DICTIONARY
+
+
+def test_another_dictionary_is_never_used() -> None:
+    with pytest.raises(LedgerBug, match="dictionary"):
+        codec._pinned(DICTIONARY[:-1] + b"?")
 
 
 def test_the_dictionary_names_nobody() -> None:

@@ -119,6 +119,13 @@ def test_more_branches_than_are_kept_live_give_the_same_bytes() -> None:
     assert len(events_of(saved)) == len(events)
 
 
+def test_a_history_without_branches_never_copies_the_document() -> None:
+    """What makes it fast; the bytes would be the same."""
+    growing = module._Growing(core, core.Document(module._FIRST_ACTOR))
+    growing.grow(event(n, *([n - 1] if n else [])) for n in range(20))
+    assert not growing._branches
+
+
 _SCRIPT = """
 import json, sys, hashlib
 from tests.ledger.test_document import CASES, read

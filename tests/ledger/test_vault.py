@@ -31,7 +31,8 @@ from ledger.vault import (
     seal_local,
 )
 
-GOLDEN = json.loads((Path(__file__).parent / "golden" / "seal.json").read_text())["cases"]
+_VECTORS = json.loads((Path(__file__).parent / "golden" / "seal.json").read_text())
+GOLDEN, LOCAL = _VECTORS["cases"], _VECTORS["local"]
 DISTRICT = "SE-AB-0180"
 REALM, FEED, DOCUMENT, OTHER_DOCUMENT = (bytes([n]) * 16 for n in range(1, 5))
 KEY, OTHER_KEY, STORAGE_KEY = (bytes([n]) * 32 for n in range(5, 8))
@@ -159,6 +160,15 @@ def test_what_is_sealed_for_the_own_disk_opens(purpose: str, context: bytes, pla
     sealed = seal_local(STORAGE_KEY, purpose, context, plaintext)
     assert open_local(STORAGE_KEY, purpose, context, sealed) == plaintext
     assert sealed == seal_local(STORAGE_KEY, purpose, context, plaintext)
+
+
+@pytest.mark.parametrize("case", LOCAL, ids=lambda case: case["purpose"])
+def test_a_disk_written_once_can_be_read_for_ever(case: dict[str, str]) -> None:
+    key, context, plaintext, sealed = (
+        bytes.fromhex(case[name]) for name in ("storage_key", "context", "plaintext", "sealed")
+    )
+    assert open_local(key, case["purpose"], context, sealed) == plaintext
+    assert seal_local(key, case["purpose"], context, plaintext) == sealed
 
 
 def test_a_local_record_opens_for_its_own_purpose_context_and_key_only() -> None:
