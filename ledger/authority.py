@@ -10,9 +10,8 @@ from enum import StrEnum
 
 from ledger import events as e
 from ledger.facts import Branches, Fact
-from ledger.governance import GovernanceView
+from ledger.governance import GovernanceView, Revocation
 from ledger.identity import NodeRole
-from ledger.ids import NodeId
 
 __all__ = ["Lack", "knew_of_revocation", "lack_of_authority"]
 
@@ -65,23 +64,31 @@ def lack_of_authority(fact: Fact, governance: GovernanceView, branches: Branches
                 return Lack.OUT_OF_ROLE
             if fact.role is NodeRole.AGENCY and event.origin is not e.Origin.REGISTER:
                 return Lack.OUT_OF_ROLE
-    revocation = governance.revocation(NodeId(fact.author))
-    if revocation is None:
-        return None
+    for who in (fact.author, fact.admitted_by):
+        revocation = None if who is None else governance.revocation(who)
+        if revocation is not None and not _is_good(fact, revocation, branches):
+            return Lack.REVOKED
+    return None
+
+
+def _is_good(fact: Fact, revocation: Revocation, branches: Branches) -> bool:
+    """Whether a fact stands at or before the end that a revocation names for its feed.
+
+    The revocation of a district authority names the feeds of the nodes it admitted as well: whoever is admitted with a
+    stolen key afterwards has no authority.
+    """
     end = revocation.good.get(fact.feed)
     if end is None or fact.sequence > end[0]:
-        return Lack.REVOKED
+        return False
     forked_at = branches.forked_at.get(fact.feed)
-    if forked_at is not None and fact.sequence >= forked_at and fact.id != end[1]:
-        # On a forked feed only the branch of the named link is good; without that link's place, nothing past the fork.
-        return Lack.REVOKED
-    return None
+    # On a forked feed only the branch of the named link is good; without that link's place, nothing past the fork.
+    return forked_at is None or fact.sequence < forked_at or fact.id == end[1]
 
 
 def knew_of_revocation(fact: Fact, governance: GovernanceView) -> bool:
     """Whether the author wrote this knowing of a governance chain that had already revoked it."""
-    revocation = governance.revocation(NodeId(fact.author))
-    if revocation is None or fact.event is None:
+    if fact.event is None:
         return False
     position = governance.position(fact.event.governance)
-    return position is not None and position >= revocation.position
+    known = [governance.revocation(who) for who in (fact.author, fact.admitted_by) if who is not None]
+    return position is not None and any(r is not None and position >= r.position for r in known)

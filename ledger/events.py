@@ -210,7 +210,7 @@ class FeedEnd(Struct, frozen=True, array_like=True):
 
 
 class WrappedKey(Struct, frozen=True, array_like=True):
-    """A district key of an epoch, wrapped to one node (HPKE, RFC 9180)."""
+    """A district key of an epoch, wrapped to one node (`ledger.enrolment.wrap_key`)."""
 
     node: Bytes16
     sealed: Annotated[bytes, Meta(max_length=256)]

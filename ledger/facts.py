@@ -43,6 +43,8 @@ class Fact(Struct, frozen=True):
     kind: str
     event: Event | None
     event_bytes: bytes
+    admitted_by: NodeId | None = None
+    """The district authority that certified the author; None: the agency did."""
     whole: bool = True
     """All of it was understood."""
     void: str = ""

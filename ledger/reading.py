@@ -120,7 +120,7 @@ class Reader:
             stored,
             Fact(
                 id=stored.link, feed=stored.feed, branch=stored.branch, sequence=stored.sequence, stamp=stored.stamp,
-                document=stored.document, author=certified.node, role=certified.role, parents=parents, kind=kind,
+                document=stored.document, author=certified.node, role=certified.role, admitted_by=certified.admitted_by, parents=parents, kind=kind,
                 event=None if void else event, event_bytes=event_bytes, whole=whole, void=void,
                 detached=stored.detached,
             ),

@@ -17,6 +17,7 @@ from ledger.enrolment import (
     DistrictKey,
     EnrolmentPackage,
     EnrolmentRequest,
+    check_request,
     make_package,
     unwrap_key,
     wrap_key,
@@ -39,6 +40,7 @@ from ledger.identity import Certified, NodeRole, verify_chain
 from ledger.ids import GOVERNANCE, NodeId, district_document
 from ledger.node import Node, Receipt
 from ledger.policy import Policy, encode_policy
+from ledger.store.port import FeedRow
 
 __all__ = ["Issuer", "Stewardship"]
 
@@ -79,6 +81,7 @@ class Stewardship:
             NotPermitted: this node may not certify that role or district.
         """
         node = self._node
+        check_request(request)
         with node.lock:
             own = node.identity
             if own.role is NodeRole.AUTHORITY and issuer is None:
@@ -132,7 +135,7 @@ class Stewardship:
                 good = [
                     FeedEnd(row.feed, head.sequence, head.link)
                     for row in node.store.feeds()
-                    if row.author == revoked
+                    if self._wrote_or_admitted(revoked, row)
                     for head in node.store.heads(row.feed)
                 ]
             receipt = self._govern(
@@ -199,6 +202,10 @@ class Stewardship:
                     continue  # Issued under a former issuing certificate: known by its feed, if at all.
                 known.setdefault(certified.node, certified)
         return known
+
+    def _wrote_or_admitted(self, who: NodeId, row: FeedRow) -> bool:
+        """Whether a feed is a node's, or that of a node which it admitted as a district authority."""
+        return row.author == who or self._node.reader.author(row.feed)[0].admitted_by == who
 
     def _districts_of(self, who: NodeId) -> list[str]:
         """Districts whose key a node holds, as far as known: its home, and where it writes."""
