@@ -169,6 +169,8 @@ class _Judge:
         self.standing: dict[tuple[Link, int], Standing] = {}
         self.recoveries: dict[int, list[Link]] = {}
         self.supplied: dict[Link, Dispensed] = {}
+        self.baseless: set[tuple[Link, int]] = set()
+        """Acts by who had no right, and what was done on them: they leave nothing to hold."""
 
     # --- grants -----------------------------------------------------------------------------------------------
 
@@ -229,20 +231,32 @@ class _Judge:
         if self.spends.get(key):
             return  # Reversed before, or the owed rest was supplied since: the chain goes on from there.
         self.spends.setdefault(key, []).append(fact)
+        if key in self.baseless:
+            self.baseless.add((fact.id, supply.fill))
         tainted = judged is not Standing.VALID or fact.id in self.lacking or self._forked_since(fact)
         self.grant(fact, supply.fill, fact.feed, None, tainted=tainted)
 
     # --- spending ---------------------------------------------------------------------------------------------
 
     def spend(self, fact: Fact, rests_on: Link, fill: int) -> Standing:
-        """Judge an act that spends the custody of a fill, and note that it does."""
+        """Judge an act that spends the custody of a fill, and note that it does.
+
+        An act by who never had the right is a breach and takes nothing: the token stays with its holder, whose own acts
+        are judged as if it had not been, and what it grants is baseless.
+        """
         token = self._token(fact, rests_on, fill)
         if token is None:
             known = rests_on in self.causality.facts
             standing = Standing.BREACH if known else Standing.UNPROVEN
+            self.baseless.add((fact.id, fill))
+        elif not self._may_spend(fact, token, rests_on):
+            standing = Standing.BREACH
+            self.baseless.add((fact.id, fill))
         else:
-            standing = self._judge(fact, token, rests_on)
+            standing = self._judge(fact, token)
             self.spends.setdefault((token.act, fill), []).append(fact)
+            if (token.act, fill) in self.baseless:
+                self.baseless.add((fact.id, fill))
         self.standing[fact.id, fill] = standing
         return standing
 
@@ -255,18 +269,21 @@ class _Judge:
         for (act, number), token in self.tokens.items():
             if number != fill or token.feed is None or not self.causality.contains(past, act):
                 continue
+            if (act, fill) in self.baseless:
+                continue
             if any(self.causality.contains(past, spent.id) for spent in self.spends.get((act, fill), ())):
                 continue
             if self.conveyances.acting_for(token.feed, past) == (fact.feed, rests_on):
                 found = token
         return found
 
-    def _judge(self, fact: Fact, token: Token, rests_on: Link) -> Standing:
+    def _may_spend(self, fact: Fact, token: Token, rests_on: Link) -> bool:
+        if self.lacking.get(fact.id) is Lack.OUT_OF_ROLE:
+            return False
+        return self._entitled(fact, token, rests_on, self.causality.past(fact.id))
+
+    def _judge(self, fact: Fact, token: Token) -> Standing:
         past = self.causality.past(fact.id)
-        if token.feed is None or self.lacking.get(fact.id) is Lack.OUT_OF_ROLE:
-            return Standing.BREACH
-        if not self._entitled(fact, token, rests_on, past):
-            return Standing.BREACH
         if any(
             self.causality.contains(past, spent.id) for spent in self.spends.get((token.act, token.fill), ())
         ):
@@ -344,7 +361,9 @@ class _Judge:
                     pass
         self._double_spends()
         unspent = tuple(
-            t for key, t in sorted(self.tokens.items()) if t.bearer_key or not self.spends.get(key)
+            token
+            for key, token in sorted(self.tokens.items())
+            if key not in self.baseless and (token.bearer_key or not self.spends.get(key))
         )
         return Custody(self.standing, unspent, frozenset(self.recoveries))
 
