@@ -294,6 +294,17 @@ def test_a_replaced_key_is_forgotten_with_all_that_was_derived_from_it() -> None
     assert ring.document_key(DISTRICT, 1, DOCUMENT) == document_key(OTHER_KEY, DOCUMENT) != before
 
 
+def test_a_forgotten_key_opens_nothing_more_and_leaves_no_trace() -> None:
+    ring = full_ring()
+    before = (ring.digest(), ring.to_bytes())
+    ring.add_district(DISTRICT, 4, KEY)
+    ring.document_key(DISTRICT, 4, DOCUMENT)
+    ring.forget_district(DISTRICT, 4)
+    with pytest.raises(Unreadable):
+        ring.document_key(DISTRICT, 4, DOCUMENT)
+    assert (ring.digest(), ring.to_bytes()) == before
+
+
 def test_derived_keys_are_kept_up_to_a_limit_and_are_right_beyond_it() -> None:
     ring = full_ring()
     for number in range(CACHED_DOCUMENT_KEYS_MAX + 1):
