@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from msgspec import Meta, Struct
 
 from ledger import Ledger, NodeRole, Person, Receipt
-from ledger.errors import Malformed, NotAuthentic, NotPermitted, OtherRealm
+from ledger.errors import LimitExceeded, Malformed, NotAuthentic, NotPermitted, OtherRealm, VersionUnknown
 from ledger.feed import SignedOpening, feed_id
 from ledger.ids import DocumentId
 
@@ -67,17 +67,19 @@ def decode_claim(data: bytes) -> tuple[ClaimRequest, _ClaimBody]:
     """Decode a request; its signature is not checked yet.
 
     Raises:
-        Malformed: not a request of this version, or larger than `CLAIM_BYTES_MAX`.
+        LimitExceeded: larger than `CLAIM_BYTES_MAX`.
+        VersionUnknown: of a newer version.
+        Malformed: not a request.
     """
     if len(data) > CLAIM_BYTES_MAX:
-        raise Malformed(f"a claim of {len(data)} bytes; at most {CLAIM_BYTES_MAX} are allowed")
+        raise LimitExceeded(f"a claim of {len(data)} bytes; at most {CLAIM_BYTES_MAX} are allowed")
     try:
         request = msgspec.msgpack.decode(data, type=ClaimRequest)
         body = msgspec.msgpack.decode(request.body, type=_ClaimBody)
     except (msgspec.MsgspecError, ValueError) as error:
         raise Malformed("a claim cannot be decoded") from error
     if body.version != CLAIM_VERSION:
-        raise Malformed(f"a claim of version {body.version}; this node reads version {CLAIM_VERSION}")
+        raise VersionUnknown(f"a claim of version {body.version}; this node reads version {CLAIM_VERSION}")
     return request, body
 
 
