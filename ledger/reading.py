@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from ledger.codec import PARENTS_MAX, decode_content
 from ledger.document import DocumentEvent, build
-from ledger.errors import NotAuthentic, PeerFault, Unreadable
+from ledger.errors import NotAuthentic, PeerFault, Unreadable, VersionUnknown
 from ledger.events import Event, decode_event, event_json
 from ledger.feed import encode_header
 from ledger.governance import GovernanceEntry, GovernanceView, fold_governance
@@ -112,6 +112,8 @@ class Reader:
                 void = "document-mismatch"
             understood = decode_event(event_bytes)
             event, kind, whole = understood.event, understood.kind, understood.whole
+        except VersionUnknown:
+            whole = False  # A newer format is not a fault: it is kept, passed on, and weighed as not understood.
         except NotAuthentic:
             void = "sealed-badly"
         except PeerFault as error:
@@ -289,7 +291,7 @@ class Reader:
 
 def _automerge(facts: Iterable[Fact]) -> bytes:
     return build(
-        DocumentEvent(fact.id, fact.parents, event_json(fact.event_bytes)) for fact in facts if not fact.void
+        DocumentEvent(fact.id, fact.parents, event_json(fact.event_bytes)) for fact in facts if fact.event_bytes and not fact.void
     )
 
 

@@ -48,6 +48,7 @@ class SQLiteStore(Feeds):
         self.writable = connection.writable
         self._lock = lock
         self._documents: dict[tuple[bytes, str], int] = {}
+        self._new_documents = 0
         self._data_version = 0
         version = connection.one("PRAGMA user_version")
         if version is None or version[0] != SCHEMA_VERSION:
@@ -58,9 +59,28 @@ class SQLiteStore(Feeds):
             raise StoreDamaged("the store names no version", where=str(connection.path))
         self.realm = RealmId(self.get_meta("realm-id") or b"")
         self._check_feeds()
+        self._check_documents()
         self.continuity_proven = self._advance_continuity(entropy) if self.writable else False
 
     # --- life -------------------------------------------------------------------------------------------------
+
+    def _check_documents(self) -> None:
+        """Documents and feeds must account for the same entries, district by district: no page may have vanished."""
+        if int.from_bytes(self.get_meta("documents") or b"", "big") != self._one_number(
+            "SELECT count(*) FROM document"
+        ):
+            raise StoreDamaged("the number of documents is not what was written", where="documents")
+        by_feed: dict[str, int] = {}
+        for number, count in self._c.all("SELECT feed, count(*) FROM entry GROUP BY feed"):
+            district = self._row(number).district
+            by_feed[district] = by_feed.get(district, 0) + count
+        rows = self._c.all("SELECT district, sum(entries) FROM document GROUP BY district")
+        if by_feed != {district: count for district, count in rows if count}:
+            raise StoreDamaged("documents do not account for the entries held", where="documents")
+
+    def _one_number(self, sql: str) -> int:
+        row = self._c.one(sql)
+        return 0 if row is None else int(row[0])
 
     def _advance_continuity(self, entropy: Entropy) -> bool:
         path = self._c.path.with_name(self._c.path.name + ".continuity")
@@ -88,6 +108,7 @@ class SQLiteStore(Feeds):
         except BaseException:
             if outermost:  # Row numbers and counts of what was rolled back must not be believed.
                 self._documents.clear()
+                self._new_documents = 0
                 self._feed_numbers.clear()
                 self._rows.clear()
                 self._changes += 1
@@ -112,13 +133,13 @@ class SQLiteStore(Feeds):
         known = self._documents.get(place)
         if known is None:
             row = self._c.one("SELECT id FROM document WHERE document=? AND district=?", place)
-            known = (
-                int(row[0])
-                if row is not None
-                else self._c.insert(
+            if row is not None:
+                known = int(row[0])
+            else:
+                known = self._c.insert(
                     "INSERT INTO document VALUES(NULL,?,?,0,?)", (document, district, bytes(32))
                 )
-            )
+                self._new_documents += 1
             if len(self._documents) >= DOCUMENT_IDS_CACHED_MAX:
                 self._documents.clear()
             self._documents[place] = known
@@ -139,6 +160,9 @@ class SQLiteStore(Feeds):
             )  # fmt: skip
             count, xor = changes.get(document, (0, 0))
             changes[document] = count + 1, xor ^ int.from_bytes(link, "big")
+        if self._new_documents:
+            self._count("documents", self._new_documents)
+            self._new_documents = 0
         self._c.run_many(_INSERT, rows)
         self._account(changes)
 
