@@ -102,6 +102,17 @@ class Exchange:
         with self._node.lock:
             return [msgspec.msgpack.decode(proof, type=ForkProof) for _, proof in self._node.store.proofs()]
 
+    def detached_links(self, district: str) -> list[Link]:
+        """Links of the entries held ahead of their feeds, sorted."""
+        with self._node.lock:
+            return self._node.store.detached_links(district)
+
+    def detached_entry(self, link: Link) -> tuple[FeedId, Link, Entry] | None:
+        """Feed, previous link and entry of one that is held ahead of its feed; None if it is chained by now."""
+        with self._node.lock:
+            found = self._node.store.by_link(link)
+        return (found.feed, found.previous, found.entry()) if found is not None and found.detached else None
+
     # --- taking ------------------------------------------------------------------------------------------------
 
     def import_openings(self, openings: Iterable[SignedOpening]) -> int:

@@ -66,6 +66,10 @@ class Paper(Struct, frozen=True, array_like=True):
     def __repr__(self) -> str:
         return f"Paper(document={self.entry.document.hex()}, {len(self.seeds)} fills)"
 
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        # Otherwise a pretty-printed traceback shows every field (R13).
+        return [("document", self.entry.document.hex())]
+
 
 def encode_paper(paper: Paper) -> bytes:
     """Version, checksum, compressed content.
@@ -103,7 +107,7 @@ def decode_paper(data: bytes) -> Paper:
             body, max_output_size=PLAIN_BYTES_MAX, read_across_frames=False, allow_extra_data=False
         )
         return msgspec.msgpack.decode(plain, type=Paper)
-    except (zstandard.ZstdError, msgspec.MsgspecError, ValueError) as error:
+    except (zstandard.ZstdError, msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise Malformed("a paper cannot be decoded") from error
 
 

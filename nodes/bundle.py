@@ -3,7 +3,8 @@
 ``magic | frames``. A frame is ``length (4 bytes) | kind (1) | chain (16) | zstandard frame``; `chain` is a truncated hash
 over the chain so far and the frame, so a file cut short or damaged is taken in up to there, and says so. The last
 frame is a seal: the exporter's signature over the chain. Entries prove themselves; the seal vouches for the whole.
-Importing twice, in any order, or a part, does no harm.
+Governance comes first; of each district its openings, entries held ahead of their feeds, runs, then proofs of fork.
+Importing twice, in any order, or a part, does no harm. Both ways memory is bounded, whatever is in store or file (R15).
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from ledger.errors import LimitExceeded, Malformed, OtherRealm, PeerFault, Versi
 from ledger.feed import ForkProof, Run, SignedOpening
 from ledger.identity import Realm, verify_chain
 from ledger.ids import GOVERNANCE, FeedId, Link, tagged_hash
-from nodes.ports import Frontier, Replica
+from nodes.messages import Ahead
+from nodes.ports import Frontier, Replica, all_runs, entry_bytes, lacks, run_bytes
 
 __all__ = [
     "BundleReport",
@@ -37,14 +39,21 @@ FRAME_BYTES_MAX = 4 * 1024 * 1024
 """Compressed; ours have some 100 kB."""
 PLAIN_BYTES_MAX = 16 * 1024 * 1024
 """Inflated: bounds memory whatever a file claims."""
+INFLATION_MAX = 64
+"""Bytes out for a byte in: sealed content does not compress, so ours have some 1.2; bounds work to the size of a file."""
+INFLATION_FREE_BYTES = 64 * 1024
+"""What a frame may inflate to anyhow."""
+FRONTIER_TEXT_MAX = 64 * 1024 * 1024
+"""Characters of a frontier as JSON: some 400,000 feeds."""
 FRAME_BYTES = 512 * 1024
 """Where a frame is closed: with the last run it stays below half of what importing allows."""
 OPENINGS_PER_FRAME = 200
 IMPORT_BYTES = 4 * 1024 * 1024
 """Taken in with one transaction: some 20,000 entries. Indexes of a large store are written once, not frame by frame."""
-EXPORT_BUDGET = 1 << 40
 _CHAIN_BYTES = 16
-_HEADER, _OPENINGS, _RUNS, _PROOFS, _SEAL = range(1, 6)
+_HEADER, _OPENINGS, _RUNS, _PROOFS, _SEAL, _AHEAD = range(1, 7)
+_BAD = (msgspec.MsgspecError, ValueError, RecursionError)
+"""What decoding rubbish ends in."""
 _SIGN_TAG = b"rxledger/1 sign bundle\0"
 
 Bytes16 = Annotated[bytes, Meta(min_length=16, max_length=16)]
@@ -79,6 +88,7 @@ _header_decoder = msgspec.msgpack.Decoder(_Header)
 _openings_decoder = msgspec.msgpack.Decoder(tuple[SignedOpening, ...])
 _runs_decoder = msgspec.msgpack.Decoder(tuple[Run, ...])
 _proofs_decoder = msgspec.msgpack.Decoder(tuple[ForkProof, ...])
+_ahead_decoder = msgspec.msgpack.Decoder(tuple[Ahead, ...])
 _seal_decoder = msgspec.msgpack.Decoder(_Seal)
 
 
@@ -109,7 +119,10 @@ def export_bundle(
     districts: set[str] | None = None,
     now_ms: int,
 ) -> BundleReport:
-    """Write what a peer with the frontier `since` lacks (None: everything), governance and proofs first."""
+    """Write what a peer with the frontier `since` lacks (None: everything), of these districts (None: all) and governance.
+
+    A peer that is ahead in a feed is not sent that feed again.
+    """
     writer = _Writer(destination)
     writer.frame(_HEADER, _Header(VERSION, replica.realm, now_ms, certificates))
     wanted = replica.districts() if districts is None else {GOVERNANCE, *districts} & replica.districts()
@@ -120,25 +133,43 @@ def export_bundle(
         unknown = tuple(replica.opening(feed) for feed in ours if feed not in known)
         for at in range(0, len(unknown), OPENINGS_PER_FRAME):
             writer.frame(_OPENINGS, unknown[at : at + OPENINGS_PER_FRAME])
+        _write_ahead(writer, replica, district)
         batch: list[Run] = []
         size = 0
         for feed, heads in sorted(ours.items()):
-            if heads == known.get(feed):
+            if not lacks(known.get(feed, ()), heads):
                 continue
             feeds += 1
-            for run in replica.runs(feed, known.get(feed, ()), EXPORT_BUDGET):
+            for run in all_runs(replica, feed, known.get(feed, ())):
                 entries += len(run.entries)
                 batch.append(run)
-                size += sum(64 + len(entry.sealed or b"") for entry in run.entries)
+                size += run_bytes(run)
                 if size >= FRAME_BYTES:
                     writer.frame(_RUNS, batch)
                     batch, size = [], 0
         if batch:
             writer.frame(_RUNS, batch)
-    for proof in replica.fork_proofs():
-        writer.frame(_PROOFS, (proof,))
+        for proof in replica.fork_proofs():
+            if proof.left.feed in ours and len(known.get(FeedId(proof.left.feed), ())) < 2:
+                writer.frame(_PROOFS, (proof,))
     writer.frame(_SEAL, _Seal(entries, key.sign(_SIGN_TAG + writer.chain)))
     return BundleReport(feeds=feeds, entries=entries)
+
+
+def _write_ahead(writer: _Writer, replica: Replica, district: str) -> None:
+    batch: list[Ahead] = []
+    size = 0
+    for link in replica.detached_links(district):
+        found = replica.detached_entry(link)
+        if found is None:
+            continue
+        batch.append(Ahead(*found))
+        size += entry_bytes(found[2])
+        if size >= FRAME_BYTES:
+            writer.frame(_AHEAD, batch)
+            batch, size = [], 0
+    if batch:
+        writer.frame(_AHEAD, batch)
 
 
 def _frames(source: BinaryIO) -> Iterator[tuple[int, bytes, bytes]]:
@@ -158,9 +189,10 @@ def _frames(source: BinaryIO) -> Iterator[tuple[int, bytes, bytes]]:
             raise Malformed("the bundle is cut short or damaged")
         try:
             size = zstandard.frame_content_size(body)
-            if not 0 <= size <= PLAIN_BYTES_MAX:
+            allowed = min(PLAIN_BYTES_MAX, INFLATION_FREE_BYTES + INFLATION_MAX * length)
+            if not 0 <= size <= allowed:
                 raise LimitExceeded(
-                    f"a frame of {size} bytes inflated; at most {PLAIN_BYTES_MAX} are allowed"
+                    f"a frame of {length} bytes that inflates to {size}; at most {allowed} are allowed"
                 )
             plain = zstd.decompress(
                 body, max_output_size=size, read_across_frames=False, allow_extra_data=False
@@ -201,7 +233,7 @@ def import_bundle(replica: Replica, source: BinaryIO, *, realm: Realm | None = N
         if header is None:
             raise
         taking.problem = error.message
-    except (msgspec.MsgspecError, ValueError) as error:
+    except _BAD as error:
         if header is None:
             raise Malformed("the bundle's header cannot be decoded") from error
         taking.problem = "a frame cannot be decoded"
@@ -232,18 +264,31 @@ class _Taking:
         if kind == _RUNS:
             for run in _runs_decoder.decode(plain):
                 self._runs.append(run)
-                self._size += sum(len(entry.sealed or b"") for entry in run.entries)
+                self._size += run_bytes(run)
             if self._size >= IMPORT_BYTES:
                 self.flush()
         elif kind == _OPENINGS:
             for opening in _openings_decoder.decode(plain):
                 self.problem = _taken(self._replica, opening=opening) or self.problem
+        elif kind == _AHEAD:
+            for ahead in _ahead_decoder.decode(plain):
+                self._take_ahead(ahead)
         elif kind == _PROOFS:
             self.flush()
             for proof in _proofs_decoder.decode(plain):
                 self.problem = _taken(self._replica, proof=proof) or self.problem
         else:
             self.problem = self.problem or f"a frame of kind {kind}, which this version does not read"
+
+    def _take_ahead(self, ahead: Ahead) -> None:
+        try:
+            new = self._replica.import_detached(FeedId(ahead.feed), Link(ahead.previous), ahead.entry)
+        except PeerFault as error:
+            self.problem = error.message
+            return
+        self.entries += 1
+        self.new += new
+        self.known += not new
 
     def flush(self) -> None:
         runs, self._runs, self._size = self._runs, [], 0
@@ -252,7 +297,8 @@ class _Taking:
         report = self._replica.import_runs(runs)
         self.new, self.known = self.new + report.new, self.known + report.known
         self.entries += sum(len(run.entries) for run in runs)
-        self.feeds.update(run.feed for run in runs)
+        refused = {feed for feed, _ in report.refused}
+        self.feeds.update(run.feed for run in runs if run.feed not in refused)
         if report.refused:
             self.problem = "runs refused: " + ", ".join(sorted({code for _, code in report.refused}))
         elif report.gaps:
@@ -293,9 +339,14 @@ def _taken(replica: Replica, *, opening: SignedOpening | None = None, proof: For
     return ""
 
 
+_Sequence = Annotated[int, Meta(ge=0, lt=1 << 53)]
+_HexId = Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+_HexLink = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+
+
 class _FrontierFile(Struct, frozen=True):
     rxledger_frontier: int
-    districts: dict[str, dict[str, list[tuple[int, str]]]]
+    districts: dict[str, dict[_HexId, list[tuple[_Sequence, _HexLink]]]]
 
 
 def encode_frontier(frontier: Mapping[str, Frontier]) -> str:
@@ -314,18 +365,24 @@ def decode_frontier(text: str) -> dict[str, Frontier]:
     """A frontier from its JSON.
 
     Raises:
-        Malformed: it is not one.
+        LimitExceeded, Malformed, VersionUnknown: it is not one, or not of this version.
     """
+    if len(text) > FRONTIER_TEXT_MAX:
+        raise LimitExceeded(f"a frontier of {len(text)} characters; at most {FRONTIER_TEXT_MAX} are allowed")
     try:
         file = msgspec.json.decode(text, type=_FrontierFile)
-        return {
-            district: {
-                FeedId(bytes.fromhex(feed)): tuple(
-                    (sequence, Link(bytes.fromhex(link))) for sequence, link in heads
-                )
-                for feed, heads in feeds.items()
-            }
-            for district, feeds in file.districts.items()
-        }
-    except (msgspec.MsgspecError, ValueError) as error:
+    except _BAD as error:
         raise Malformed("this file is not a frontier") from error
+    if file.rxledger_frontier != VERSION:
+        raise VersionUnknown(
+            f"a frontier of version {file.rxledger_frontier}; this software reads version {VERSION}"
+        )
+    return {
+        district: {
+            FeedId(bytes.fromhex(feed)): tuple(
+                sorted((sequence, Link(bytes.fromhex(link))) for sequence, link in heads)
+            )
+            for feed, heads in feeds.items()
+        }
+        for district, feeds in file.districts.items()
+    }

@@ -8,11 +8,17 @@ import msgspec
 from msgspec import Meta, Struct
 
 from ledger.errors import LimitExceeded, Malformed, VersionUnknown
-from ledger.feed import ForkProof, Run, SignedOpening
+from ledger.feed import Entry, ForkProof, Run, SignedOpening
 
 __all__ = [
+    "CREDIT_BYTES_MAX",
+    "DETACHED_PER_MESSAGE_MAX",
+    "FEEDS_PER_MESSAGE_MAX",
+    "HEADS_PER_FEED_MAX",
     "MESSAGE_BYTES_MAX",
     "VERSION",
+    "Ahead",
+    "Detached",
     "Digest",
     "Done",
     "Entries",
@@ -25,8 +31,15 @@ __all__ = [
 
 VERSION = 1
 MESSAGE_BYTES_MAX = 1024 * 1024
-"""Four thousand entries, or the frontier of ten thousand feeds."""
+"""Four thousand entries, or the frontier of ten thousand feeds. Also what NATS carries by default."""
 FEEDS_PER_MESSAGE_MAX = 10_000
+"""More are told in several messages, each for a range of feeds."""
+HEADS_PER_FEED_MAX = 64
+"""Ends of a forked feed that are told, the highest; a cheat's further branches cost him more rounds, nobody else."""
+DETACHED_PER_MESSAGE_MAX = 4096
+"""Links of detached entries that are told; those left out may be sent again, which does no harm."""
+CREDIT_BYTES_MAX = 1 << 30
+"""What a receiver may ask for in one round."""
 DISTRICTS_MAX = 1000
 """Municipalities and their parts: 290 today."""
 
@@ -34,8 +47,9 @@ Bytes16 = Annotated[bytes, Meta(min_length=16, max_length=16)]
 Bytes32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
 District = Annotated[str, Meta(min_length=1, max_length=128)]
 HeadsOnWire = Annotated[
-    tuple[tuple[Annotated[int, Meta(ge=0, lt=1 << 53)], Bytes32], ...], Meta(max_length=64)
+    tuple[tuple[Annotated[int, Meta(ge=0, lt=1 << 53)], Bytes32], ...], Meta(max_length=HEADS_PER_FEED_MAX)
 ]
+LOWEST, HIGHEST = b"\0" * 16, b"\xff" * 16
 
 
 class Digest(Struct, frozen=True, array_like=True, tag=1):
@@ -46,12 +60,19 @@ class Digest(Struct, frozen=True, array_like=True, tag=1):
 
 
 class Frontier(Struct, frozen=True, array_like=True, tag=2):
-    """District → feed → heads, of the districts that differ."""
+    """District → feed → heads, of the districts that differ: all of them whose id lies in the range told.
+
+    `detached` are links of entries held ahead of their feeds. `credit` is how many bytes the sender will take in answer.
+    """
 
     districts: Annotated[
         dict[District, Annotated[dict[Bytes16, HeadsOnWire], Meta(max_length=FEEDS_PER_MESSAGE_MAX)]],
         Meta(max_length=DISTRICTS_MAX),
     ]
+    lowest: Bytes16 = LOWEST
+    highest: Bytes16 = HIGHEST
+    detached: Annotated[tuple[Bytes32, ...], Meta(max_length=DETACHED_PER_MESSAGE_MAX)] = ()
+    credit: Annotated[int, Meta(ge=0, le=CREDIT_BYTES_MAX)] = CREDIT_BYTES_MAX
 
 
 class Entries(Struct, frozen=True, array_like=True, tag=3):
@@ -73,7 +94,21 @@ class Refusal(Struct, frozen=True, array_like=True, tag=5):
     version: int = VERSION
 
 
-Message = Digest | Frontier | Entries | Done | Refusal
+class Ahead(Struct, frozen=True, array_like=True):
+    """One entry that travels ahead of its feed, with the link of the entry before it."""
+
+    feed: Bytes16
+    previous: Bytes32
+    entry: Entry
+
+
+class Detached(Struct, frozen=True, array_like=True, tag=6):
+    """Entries ahead of their feeds, each by its own signature."""
+
+    entries: Annotated[tuple[Ahead, ...], Meta(max_length=DETACHED_PER_MESSAGE_MAX)]
+
+
+Message = Digest | Frontier | Entries | Done | Refusal | Detached
 
 
 class _Envelope(Struct, frozen=True, array_like=True):

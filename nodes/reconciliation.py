@@ -1,22 +1,34 @@
 """Reconciliation of two replicas, without I/O: bytes in, bytes out (section 7 of the design).
 
 1. Digests of the frontier, a district at a time (they cover links, so forks show); equal ones are done.
-2. The frontiers of the districts that differ.
-3. Each side sends what the other lacks: proofs of fork, openings, then runs, governance first, within a budget.
+2. The frontiers of the districts that differ, in as many messages as they need.
+3. Each side sends what the other lacks: proofs of fork, openings, entries held ahead of their feeds, then runs;
+   governance first, unforked feeds before forked ones, within its own budget and the other's credit.
 
 Both sides do the same; every message may be lost, repeated or reordered, and the next round goes on where things
-stand. Memory is bounded by the message limit and the budget, whatever the peer sends.
+stand (`turn` makes it begin with another feed, so that one which a peer keeps refusing holds up no other). A session is
+one round. Memory and work are bounded by the limits named here, whatever the peer sends (R15).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ledger.errors import OtherRealm, PeerFault
+from ledger.errors import LimitExceeded, OtherRealm, PeerFault
 from ledger.exchange import ImportReport
 from ledger.feed import ForkProof, Run, SignedOpening
 from ledger.ids import GOVERNANCE, FeedId, Link, tagged_hash
 from nodes.messages import (
+    CREDIT_BYTES_MAX,
+    DETACHED_PER_MESSAGE_MAX,
+    DISTRICTS_MAX,
+    FEEDS_PER_MESSAGE_MAX,
+    HEADS_PER_FEED_MAX,
+    HIGHEST,
+    LOWEST,
+    MESSAGE_BYTES_MAX,
+    Ahead,
+    Detached,
     Digest,
     Done,
     Entries,
@@ -26,35 +38,54 @@ from nodes.messages import (
     decode_message,
     encode_message,
 )
-from nodes.ports import Heads, Replica
+from nodes.ports import Heads, Replica, all_runs, entry_bytes, lacks, run_bytes
 
-__all__ = ["BUDGET_BYTES", "Session", "frontier_digest"]
+__all__ = ["ASKED_MAX", "BUDGET_BYTES", "MESSAGES_MAX", "PROBLEMS_MAX", "Session", "frontier_digest"]
 
 BUDGET_BYTES = 8 * 1024 * 1024
 """What one side sends in one round: some 30,000 entries; the rest follows in the next round."""
-OPENINGS_PER_MESSAGE = 100
-"""At most 800 kB of openings; in practice 150 kB."""
+PART_BYTES = 256 * 1024
+"""Where a message is closed: the store cuts runs at half of it, so that one of ours stays below half the limit."""
+MESSAGES_MAX = 10_000
+"""Messages taken in from a peer in one round: its budget in runs of one small entry each."""
+ASKED_MAX = 256
+"""Digests and frontiers answered in one round: each costs a look at every feed. A country's frontier takes some ten."""
+PROBLEMS_MAX = 100
+"""Codes remembered of one round; a peer that sends nothing but rubbish fills no memory."""
+REFUSALS_MAX = 8
+"""Refusals sent in one round: two sides that cannot read each other must not go on refusing for ever."""
 
 
 def frontier_digest(replica: Replica, district: str) -> bytes:
-    """A hash of what is held of a district: feeds and all their heads."""
+    """A hash of what is held of a district: feeds, all their heads, and the entries held ahead of their feeds."""
     parts: list[bytes] = []
     for feed, heads in sorted(replica.frontier(district).items()):
         parts.append(feed)
         parts += [sequence.to_bytes(8, "big") + link for sequence, link in heads]
-    return tagged_hash("frontier of a district", *parts)
+    detached = sorted(replica.detached_links(district))
+    return tagged_hash("frontier of a district", *parts, *((b"detached", *detached) if detached else ()))
 
 
 class Session:
-    """One side of a conversation about the districts that both hold."""
+    """One side of one round of conversation about the districts that both hold."""
 
-    def __init__(self, replica: Replica, *, budget_bytes: int = BUDGET_BYTES) -> None:
+    def __init__(
+        self,
+        replica: Replica,
+        *,
+        budget_bytes: int = BUDGET_BYTES,
+        credit_bytes: int = CREDIT_BYTES_MAX,
+        turn: int = 0,
+    ) -> None:
         self._replica = replica
-        self._budget_bytes = budget_bytes
+        self._left = budget_bytes
+        self._credit_bytes = min(credit_bytes, CREDIT_BYTES_MAX)
+        self._turn = tagged_hash("turn", turn.to_bytes(8, "big"))[:16]
+        self._messages = self._asked = self._refusals = 0
         self.received = 0
         """New entries taken in."""
         self.problems: list[str] = []
-        """Codes of what was refused, on either side."""
+        """Codes of what was refused, on either side; the first `PROBLEMS_MAX`."""
         self.in_step = False
         """The peer's digests were equal to ours."""
 
@@ -63,85 +94,204 @@ class Session:
         return [encode_message(self._digest())]
 
     def receive(self, data: bytes) -> list[bytes]:
-        """Take in one message; returns the answers. A bad message is answered with a refusal, never raised."""
+        """Take in one message; returns the answers. A bad message is answered with a refusal, never raised.
+
+        Raises:
+            StoreFull, StoreDamaged: this node's own disk; nothing of the message was kept.
+        """
+        self._messages += 1
+        if self._messages > MESSAGES_MAX:
+            self._problem(LimitExceeded.code)
+            return []
         try:
             return [encode_message(m) for m in self._answer(decode_message(data))]
         except PeerFault as error:
-            self.problems.append(error.code)
-            return [encode_message(Refusal(error.code))]
+            self._problem(error.code)
+            self._refusals += 1
+            return [encode_message(Refusal(error.code))] if self._refusals <= REFUSALS_MAX else []
+
+    def _problem(self, code: str) -> None:
+        if len(self.problems) < PROBLEMS_MAX:
+            self.problems.append(code)
 
     def _digest(self) -> Digest:
-        districts = sorted(self._replica.districts())
+        districts = sorted(self._replica.districts(), key=_governance_first)[:DISTRICTS_MAX]
         return Digest(self._replica.realm, {d: frontier_digest(self._replica, d) for d in districts})
 
     def _answer(self, message: Message) -> Iterator[Message]:
         match message:
             case Digest():
+                self._ask()
                 yield from self._compare(message)
             case Frontier():
+                self._ask()
                 yield from self._send(message)
             case Entries():
                 self._take(message)
+            case Detached():
+                self._take_detached(message)
             case Refusal():
-                self.problems.append(f"peer: {message.code}")
+                self._problem(f"peer: {message.code}")
             case Done():
                 pass
+
+    def _ask(self) -> None:
+        self._asked += 1
+        if self._asked > ASKED_MAX:
+            raise LimitExceeded(f"more than {ASKED_MAX} digests and frontiers in one round")
+
+    def _in_turn(self, feed: bytes) -> tuple[bool, bytes]:
+        return feed < self._turn, feed
+
+    # --- asking ----------------------------------------------------------------------------------------------
 
     def _compare(self, theirs: Digest) -> Iterator[Message]:
         if theirs.realm != self._replica.realm:
             raise OtherRealm("the peer is of another realm")
-        ours = self._digest().districts
-        wanted = {d for d in theirs.districts if self._replica.wants(d)} | ours.keys()
-        differing = sorted(d for d in wanted if ours.get(d) != theirs.districts.get(d))
-        if not differing:
-            self.in_step = True
-            return
-        yield Frontier({district: dict(self._replica.frontier(district).items()) for district in differing})
+        held = self._replica.districts()
+        # What only we hold is the peer's to ask for, if it wants it.
+        differing = [
+            district
+            for district in sorted(theirs.districts, key=_governance_first)
+            if (district in held or self._replica.wants(district))
+            and frontier_digest(self._replica, district) != theirs.districts[district]
+        ]
+        self.in_step = not differing
+        for district in differing:
+            yield from self._told(district)
+
+    def _told(self, district: str) -> Iterator[Frontier]:
+        """What is held of a district, in messages of bounded size, each for a range of feeds without a gap."""
+        detached = tuple(sorted(self._replica.detached_links(district))[:DETACHED_PER_MESSAGE_MAX])
+        feeds: dict[bytes, tuple[tuple[int, bytes], ...]] = {}
+        size, lowest = 0, LOWEST
+        for feed, heads in sorted(self._replica.frontier(district).items()):
+            if size >= PART_BYTES or len(feeds) == FEEDS_PER_MESSAGE_MAX:
+                below = (int.from_bytes(feed, "big") - 1).to_bytes(16, "big")
+                yield Frontier({district: feeds}, lowest, below, detached, self._credit_bytes)
+                feeds, size, lowest = {}, 0, feed
+            feeds[feed] = heads[-HEADS_PER_FEED_MAX:]
+            size += 20 + 44 * len(feeds[feed])
+        yield Frontier({district: feeds}, lowest, HIGHEST, detached, self._credit_bytes)
+
+    # --- giving ----------------------------------------------------------------------------------------------
 
     def _send(self, theirs: Frontier) -> Iterator[Message]:
-        left = self._budget_bytes
-        for proof in self._replica.fork_proofs():
-            if not self._peer_knows(theirs, proof):
-                yield Entries(openings=(self._replica.opening(FeedId(proof.left.feed)),), proofs=(proof,))
-        for district in sorted(theirs.districts, key=lambda d: (d != GOVERNANCE, d)):
-            held = theirs.districts[district]
-            ours = self._replica.frontier(district)
-            unknown = [self._replica.opening(feed) for feed in ours if feed not in held]
-            for at in range(0, len(unknown), OPENINGS_PER_MESSAGE):
-                yield Entries(openings=tuple(unknown[at : at + OPENINGS_PER_MESSAGE]))
-            for feed, heads in sorted(ours.items()):
-                after: Heads = tuple((sequence, Link(link)) for sequence, link in held.get(feed, ()))
-                if heads == tuple(sorted(after)) or left <= 0:
-                    continue
-                for run in self._replica.runs(feed, after, left):
-                    size = _run_bytes(run)
-                    left -= size
-                    yield Entries(runs=(run,))
+        self._left = min(self._left, theirs.credit)
+        held = self._replica.districts()
+        for district in sorted(held & theirs.districts.keys(), key=_governance_first):
+            yield from self._send_district(district, theirs.districts[district], theirs)
         yield Done()
 
-    @staticmethod
-    def _peer_knows(theirs: Frontier, proof: ForkProof) -> bool:
-        return any(len(feeds.get(proof.left.feed, ())) > 1 for feeds in theirs.districts.values())
+    def _send_district(
+        self, district: str, told: dict[bytes, tuple[tuple[int, bytes], ...]], theirs: Frontier
+    ) -> Iterator[Message]:
+        known = {
+            FeedId(feed): tuple(sorted((sequence, Link(link)) for sequence, link in heads))
+            for feed, heads in told.items()
+        }
+        ours = {
+            feed: heads
+            for feed, heads in self._replica.frontier(district).items()
+            if theirs.lowest <= feed <= theirs.highest
+        }
+        yield from self._send_proofs(ours, known)
+        introduced = set(known)
+        batch: list[SignedOpening] = []
+        size = 0
+        for feed in sorted(ours, key=self._in_turn):
+            if feed in known or self._left <= 0:
+                continue
+            opening = self._replica.opening(feed)
+            introduced.add(feed)
+            batch.append(opening)
+            size += 128 + len(opening.body)
+            self._left -= 128 + len(opening.body)
+            if size >= PART_BYTES:
+                yield Entries(openings=tuple(batch))
+                batch, size = [], 0
+        if batch:
+            yield Entries(openings=tuple(batch))
+        yield from self._send_detached(district, introduced & ours.keys(), set(theirs.detached))
+        yield from self._send_runs({feed: ours[feed] for feed in ours if feed in introduced}, known)
+
+    def _send_proofs(self, ours: dict[FeedId, Heads], known: dict[FeedId, Heads]) -> Iterator[Message]:
+        for proof in self._replica.fork_proofs():
+            feed = FeedId(proof.left.feed)
+            if feed in ours and feed in known and len(known[feed]) < 2 and self._left > 0:
+                self._left -= run_bytes(proof.left) + run_bytes(proof.right)
+                message = Entries(proofs=(proof,))
+                # Two of the longest runs do not fit one message; the branches themselves follow, and prove the same.
+                if len(encode_message(message)) <= MESSAGE_BYTES_MAX:
+                    yield message
+
+    def _send_detached(self, district: str, feeds: set[FeedId], known: set[bytes]) -> Iterator[Message]:
+        batch: list[Ahead] = []
+        size = 0
+        for link in self._replica.detached_links(district):
+            found = None if link in known or self._left <= 0 else self._replica.detached_entry(link)
+            if found is None or found[0] not in feeds:
+                continue
+            batch.append(Ahead(*found))
+            size += 128 + entry_bytes(found[2])
+            self._left -= 128 + entry_bytes(found[2])
+            if size >= PART_BYTES:
+                yield Detached(tuple(batch))
+                batch, size = [], 0
+        if batch:
+            yield Detached(tuple(batch))
+
+    def _send_runs(self, ours: dict[FeedId, Heads], known: dict[FeedId, Heads]) -> Iterator[Message]:
+        batch: list[Run] = []
+        size = 0
+        for feed in sorted(ours, key=lambda f: (len(ours[f]) > 1, self._in_turn(f))):
+            theirs = known.get(feed, ())
+            if self._left <= 0 or not lacks(theirs, ours[feed]):
+                continue
+            for run in all_runs(self._replica, feed, theirs, self._left):
+                if batch and size + run_bytes(run) > PART_BYTES:
+                    yield Entries(runs=tuple(batch))
+                    batch, size = [], 0
+                batch.append(run)
+                size += run_bytes(run)
+                self._left -= run_bytes(run)
+        if batch:
+            yield Entries(runs=tuple(batch))
+
+    # --- taking ----------------------------------------------------------------------------------------------
 
     def _take(self, message: Entries) -> None:
-        self._take_openings(message.openings)
+        for opening in message.openings:
+            self._take_opening(opening)
         for proof in message.proofs:
-            try:
-                self._replica.import_fork_proof(proof)
-            except PeerFault as error:
-                self.problems.append(error.code)
+            self._take_proof(proof)
         if message.runs:
             report: ImportReport = self._replica.import_runs(message.runs)
             self.received += report.new
-            self.problems += [code for _, code in report.refused]
+            for _, code in report.refused:
+                self._problem(code)
 
-    def _take_openings(self, openings: tuple[SignedOpening, ...]) -> None:
-        for opening in openings:
+    def _take_opening(self, opening: SignedOpening) -> None:
+        try:
+            self._replica.import_openings([opening])
+        except PeerFault as error:
+            self._problem(error.code)
+
+    def _take_proof(self, proof: ForkProof) -> None:
+        try:
+            self._replica.import_fork_proof(proof)
+        except PeerFault as error:
+            self._problem(error.code)
+
+    def _take_detached(self, message: Detached) -> None:
+        for ahead in message.entries:
             try:
-                self._replica.import_openings([opening])
+                self.received += self._replica.import_detached(
+                    FeedId(ahead.feed), Link(ahead.previous), ahead.entry
+                )
             except PeerFault as error:
-                self.problems.append(error.code)
+                self._problem(error.code)
 
 
-def _run_bytes(run: Run) -> int:
-    return sum(64 + len(entry.sealed or b"") for entry in run.entries)
+def _governance_first(district: str) -> tuple[bool, str]:
+    return district != GOVERNANCE, district
