@@ -58,6 +58,7 @@ class Connection:
             raise NotFound(f"no store at {path}", advice="create the node first, or restore a backup")
         if path.stat().st_size == 0:
             raise StoreDamaged("the store is empty, which no store ever is", where=str(path))
+        self._check_length()
         mode = "rw" if writable else "ro"
         with self.translated():
             self._db = sqlite3.connect(
@@ -66,6 +67,17 @@ class Connection:
             )  # fmt: skip
             self._prepare()
         self._depth = 0
+
+    def _check_length(self) -> None:
+        """A file shorter than its header says was cut; with a log beside it, it may yet be made whole from that."""
+        log = self.path.with_name(self.path.name + "-wal")
+        if log.exists() and log.stat().st_size:
+            return
+        with self.path.open("rb") as file:
+            header = file.read(100)
+        page_bytes = int.from_bytes(header[16:18], "big")
+        if len(header) < 100 or self.path.stat().st_size < page_bytes * int.from_bytes(header[28:32], "big"):
+            raise StoreDamaged("the store is cut short", where=str(self.path))
 
     def _prepare(self) -> None:
         run = self._db.execute
