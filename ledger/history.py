@@ -21,7 +21,7 @@ from msgspec import Struct
 from ledger.anomalies import Anomaly, find_anomalies, latest_amendments
 from ledger.authority import Lack, lack_of_authority
 from ledger.custody import Conveyances, Custody, Token, holder_is_unfit, judge_custody
-from ledger.errors import LedgerBug
+from ledger.errors import InvalidInput, LedgerBug
 from ledger.events import (
     AccessBlocked,
     Coded,
@@ -169,7 +169,8 @@ def _why_void(fact: Fact, document: DocumentId) -> str:
     if isinstance(event, PrescriptionIssued):
         try:
             expected = document_id(date.fromisoformat(event.issued), fact.event_bytes)
-        except ValueError:
+        except (ValueError, InvalidInput):
+            # No day of the calendar, or one (after the year 5460) whose month no document id can hold.
             return "no-such-day"
         if expected != document:
             return "id-mismatch"

@@ -44,14 +44,15 @@ def due_day(prescription: Prescription, fill: int) -> date:
     if issued is None:
         return date.max
     first = date.fromisoformat(issued.valid_from or issued.issued)
-    done = [f.number for f in prescription.fills if f.supplied]
-    before = [n for n in done if n < fill]
+    steps = fill - 1
+    before = [f.number for f in prescription.fills if f.supplied and f.number < fill]
     if before and prescription.last_supplied_day:
-        steps = fill - max(before)
-        return date.fromisoformat(prescription.last_supplied_day) + timedelta(
-            days=issued.interval_days * steps
-        )
-    return first + timedelta(days=issued.interval_days * (fill - 1))
+        first, steps = date.fromisoformat(prescription.last_supplied_day), fill - max(before)
+    try:
+        return first + timedelta(days=issued.interval_days * steps)
+    except OverflowError:
+        # A peer may write any day up to the year 9999; one such prescription must not stop the nightly plan (R15).
+        return date.max
 
 
 def plan_moves(
