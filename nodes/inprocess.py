@@ -85,10 +85,9 @@ def synchronise(
             sender, way = (left, towards_other) if receiver is right else (right, towards_one)
             for delivered in way(message) if way is not None else [message]:
                 queue.extend((sender, answer) for answer in receiver.receive(delivered))
-        now_moved = left.received + right.received
-        moved += now_moved
+        moved += left.received + right.received
         if left.in_step and right.in_step:
             break
-        if link is None and not now_moved and turn:
+        if link is None and turn and not (left.moved or right.moved):
             break
     return moved

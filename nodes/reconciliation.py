@@ -13,6 +13,7 @@ one round. Memory and work are bounded by the limits named here, whatever the pe
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 
 from ledger.errors import LimitExceeded, OtherRealm, PeerFault
 from ledger.exchange import ImportReport
@@ -40,7 +41,16 @@ from nodes.messages import (
 )
 from nodes.ports import Heads, Replica, all_runs, entry_bytes, lacks, run_bytes
 
-__all__ = ["ASKED_MAX", "BUDGET_BYTES", "MESSAGES_MAX", "PROBLEMS_MAX", "Session", "frontier_digest"]
+__all__ = [
+    "BUDGET_BYTES",
+    "DIGESTS_MAX",
+    "FRONTIERS_MAX",
+    "MESSAGES_MAX",
+    "PROBLEMS_MAX",
+    "REFUSALS_MAX",
+    "Session",
+    "frontier_digest",
+]
 
 BUDGET_BYTES = 8 * 1024 * 1024
 """What one side sends in one round: some 30,000 entries; the rest follows in the next round."""
@@ -48,8 +58,11 @@ PART_BYTES = 256 * 1024
 """Where a message is closed: the store cuts runs at half of it, so that one of ours stays below half the limit."""
 MESSAGES_MAX = 10_000
 """Messages taken in from a peer in one round: its budget in runs of one small entry each."""
-ASKED_MAX = 256
-"""Digests and frontiers answered in one round: each costs a look at every feed. A country's frontier takes some ten."""
+DIGESTS_MAX = 4
+"""Digests answered in one round: each may cost a whole frontier. One is enough on a good link, more come of repetition."""
+FRONTIERS_MAX = 1024
+"""Frontiers answered in one round: each costs a look at one district's feeds. At a first meeting there is one for each
+of a country's three hundred districts, several for a large one."""
 PROBLEMS_MAX = 100
 """Codes remembered of one round; a peer that sends nothing but rubbish fills no memory."""
 REFUSALS_MAX = 8
@@ -81,11 +94,13 @@ class Session:
         self._left = budget_bytes
         self._credit_bytes = min(credit_bytes, CREDIT_BYTES_MAX)
         self._turn = tagged_hash("turn", turn.to_bytes(8, "big"))[:16]
-        self._messages = self._asked = self._refusals = 0
+        self._messages = self._digests = self._frontiers = self._refusals = 0
         self.received = 0
         """New entries taken in."""
         self.problems: list[str] = []
         """Codes of what was refused, on either side; the first `PROBLEMS_MAX`."""
+        self.moved = False
+        """Anything at all was new: entries or openings."""
         self.in_step = False
         """The peer's digests were equal to ours."""
 
@@ -121,11 +136,13 @@ class Session:
     def _answer(self, message: Message) -> Iterator[Message]:
         match message:
             case Digest():
-                self._ask()
-                yield from self._compare(message)
+                self._digests += 1
+                if self._digests <= DIGESTS_MAX:
+                    yield from self._compare(message)
             case Frontier():
-                self._ask()
-                yield from self._send(message)
+                self._frontiers += 1
+                if self._frontiers <= FRONTIERS_MAX:
+                    yield from self._send(message)
             case Entries():
                 self._take(message)
             case Detached():
@@ -134,14 +151,6 @@ class Session:
                 self._problem(f"peer: {message.code}")
             case Done():
                 pass
-
-    def _ask(self) -> None:
-        self._asked += 1
-        if self._asked > ASKED_MAX:
-            raise LimitExceeded(f"more than {ASKED_MAX} digests and frontiers in one round")
-
-    def _in_turn(self, feed: bytes) -> tuple[bool, bytes]:
-        return feed < self._turn, feed
 
     # --- asking ----------------------------------------------------------------------------------------------
 
@@ -197,23 +206,8 @@ class Session:
         }
         yield from self._send_proofs(ours, known)
         introduced = set(known)
-        batch: list[SignedOpening] = []
-        size = 0
-        for feed in sorted(ours, key=self._in_turn):
-            if feed in known or self._left <= 0:
-                continue
-            opening = self._replica.opening(feed)
-            introduced.add(feed)
-            batch.append(opening)
-            size += 128 + len(opening.body)
-            self._left -= 128 + len(opening.body)
-            if size >= PART_BYTES:
-                yield Entries(openings=tuple(batch))
-                batch, size = [], 0
-        if batch:
-            yield Entries(openings=tuple(batch))
-        yield from self._send_detached(district, introduced & ours.keys(), set(theirs.detached))
-        yield from self._send_runs({feed: ours[feed] for feed in ours if feed in introduced}, known)
+        yield from self._send_detached(district, ours.keys(), introduced, set(theirs.detached))
+        yield from self._send_runs(ours, known, introduced)
 
     def _send_proofs(self, ours: dict[FeedId, Heads], known: dict[FeedId, Heads]) -> Iterator[Message]:
         for proof in self._replica.fork_proofs():
@@ -225,38 +219,58 @@ class Session:
                 if len(encode_message(message)) <= MESSAGE_BYTES_MAX:
                     yield message
 
-    def _send_detached(self, district: str, feeds: set[FeedId], known: set[bytes]) -> Iterator[Message]:
+    def _send_detached(
+        self, district: str, ours: AbstractSet[FeedId], introduced: set[FeedId], known: set[bytes]
+    ) -> Iterator[Message]:
+        openings: list[SignedOpening] = []
         batch: list[Ahead] = []
         size = 0
         for link in self._replica.detached_links(district):
             found = None if link in known or self._left <= 0 else self._replica.detached_entry(link)
-            if found is None or found[0] not in feeds:
+            if found is None or found[0] not in ours:
                 continue
+            if found[0] not in introduced:
+                introduced.add(found[0])
+                openings.append(self._introduce(found[0]))
             batch.append(Ahead(*found))
             size += 128 + entry_bytes(found[2])
             self._left -= 128 + entry_bytes(found[2])
-            if size >= PART_BYTES:
-                yield Detached(tuple(batch))
-                batch, size = [], 0
-        if batch:
-            yield Detached(tuple(batch))
+            if size + sum(len(o.body) for o in openings) >= PART_BYTES:
+                yield from _ahead(openings, batch)
+                openings, batch, size = [], [], 0
+        yield from _ahead(openings, batch)
 
-    def _send_runs(self, ours: dict[FeedId, Heads], known: dict[FeedId, Heads]) -> Iterator[Message]:
+    def _send_runs(
+        self, ours: dict[FeedId, Heads], known: dict[FeedId, Heads], introduced: set[FeedId]
+    ) -> Iterator[Message]:
+        """Feed by feed, each opening just before its runs: on a thin link what has arrived can be used."""
+        openings: list[SignedOpening] = []
         batch: list[Run] = []
         size = 0
-        for feed in sorted(ours, key=lambda f: (len(ours[f]) > 1, self._in_turn(f))):
+        for feed in sorted(ours, key=lambda f: (len(ours[f]) > 1, f < self._turn, f)):
             theirs = known.get(feed, ())
             if self._left <= 0 or not lacks(theirs, ours[feed]):
                 continue
+            if feed not in introduced:
+                openings.append(self._introduce(feed))
+                size += len(openings[-1].body) + 128
             for run in all_runs(self._replica, feed, theirs, self._left):
                 if batch and size + run_bytes(run) > PART_BYTES:
-                    yield Entries(runs=tuple(batch))
-                    batch, size = [], 0
+                    yield Entries(openings=tuple(openings), runs=tuple(batch))
+                    openings, batch, size = [], [], 0
                 batch.append(run)
                 size += run_bytes(run)
                 self._left -= run_bytes(run)
-        if batch:
-            yield Entries(runs=tuple(batch))
+            if size > PART_BYTES:
+                yield Entries(openings=tuple(openings), runs=tuple(batch))
+                openings, batch, size = [], [], 0
+        if openings or batch:
+            yield Entries(openings=tuple(openings), runs=tuple(batch))
+
+    def _introduce(self, feed: FeedId) -> SignedOpening:
+        opening = self._replica.opening(feed)
+        self._left -= len(opening.body) + 128
+        return opening
 
     # --- taking ----------------------------------------------------------------------------------------------
 
@@ -268,12 +282,13 @@ class Session:
         if message.runs:
             report: ImportReport = self._replica.import_runs(message.runs)
             self.received += report.new
+            self.moved |= report.new > 0
             for _, code in report.refused:
                 self._problem(code)
 
     def _take_opening(self, opening: SignedOpening) -> None:
         try:
-            self._replica.import_openings([opening])
+            self.moved |= self._replica.import_openings([opening]) > 0
         except PeerFault as error:
             self._problem(error.code)
 
@@ -286,11 +301,18 @@ class Session:
     def _take_detached(self, message: Detached) -> None:
         for ahead in message.entries:
             try:
-                self.received += self._replica.import_detached(
-                    FeedId(ahead.feed), Link(ahead.previous), ahead.entry
-                )
+                new = self._replica.import_detached(FeedId(ahead.feed), Link(ahead.previous), ahead.entry)
+                self.received += new
+                self.moved |= new
             except PeerFault as error:
                 self._problem(error.code)
+
+
+def _ahead(openings: list[SignedOpening], batch: list[Ahead]) -> Iterator[Message]:
+    if openings:
+        yield Entries(openings=tuple(openings))
+    if batch:
+        yield Detached(tuple(batch))
 
 
 def _governance_first(district: str) -> tuple[bool, str]:
