@@ -43,6 +43,8 @@ INFLATION_MAX = 64
 """Bytes out for a byte in: sealed content does not compress, so ours have some 1.2; bounds work to the size of a file."""
 INFLATION_FREE_BYTES = 64 * 1024
 """What a frame may inflate to anyhow."""
+PROBLEMS_MAX = 8
+"""Different things that were wrong with one bundle, told to the operator."""
 FRONTIER_TEXT_MAX = 64 * 1024 * 1024
 """Characters of a frontier as JSON: some 400,000 feeds."""
 FRAME_BYTES = 512 * 1024
@@ -232,20 +234,20 @@ def import_bundle(replica: Replica, source: BinaryIO, *, realm: Realm | None = N
     except PeerFault as error:
         if header is None:
             raise
-        taking.problem = error.message
+        taking.note(error.message)
     except _BAD as error:
         if header is None:
             raise Malformed("the bundle's header cannot be decoded") from error
-        taking.problem = "a frame cannot be decoded"
+        taking.note("a frame cannot be decoded")
     taking.flush()
     return BundleReport(
         feeds=len(taking.feeds),
         entries=taking.entries,
         new=taking.new,
         known=taking.known,
-        complete=not taking.problem,
+        complete=not taking.problems,
         exporter=exporter,
-        problem=taking.problem,
+        problem="; ".join(taking.problems),
     )
 
 
@@ -258,7 +260,12 @@ class _Taking:
         self._size = 0
         self.new = self.known = self.entries = 0
         self.feeds: set[bytes] = set()
-        self.problem = ""
+        self.problems: list[str] = []
+
+    def note(self, problem: str) -> None:
+        """Remember what was wrong, each kind once."""
+        if problem and problem not in self.problems and len(self.problems) < PROBLEMS_MAX:
+            self.problems.append(problem)
 
     def frame(self, kind: int, plain: bytes) -> None:
         if kind == _RUNS:
@@ -269,22 +276,22 @@ class _Taking:
                 self.flush()
         elif kind == _OPENINGS:
             for opening in _openings_decoder.decode(plain):
-                self.problem = _taken(self._replica, opening=opening) or self.problem
+                self.note(_taken(self._replica, opening=opening))
         elif kind == _AHEAD:
             for ahead in _ahead_decoder.decode(plain):
                 self._take_ahead(ahead)
         elif kind == _PROOFS:
             self.flush()
             for proof in _proofs_decoder.decode(plain):
-                self.problem = _taken(self._replica, proof=proof) or self.problem
+                self.note(_taken(self._replica, proof=proof))
         else:
-            self.problem = self.problem or f"a frame of kind {kind}, which this version does not read"
+            self.note(f"a frame of kind {kind}, which this version does not read")
 
     def _take_ahead(self, ahead: Ahead) -> None:
         try:
             new = self._replica.import_detached(FeedId(ahead.feed), Link(ahead.previous), ahead.entry)
         except PeerFault as error:
-            self.problem = error.message
+            self.note(error.message)
             return
         self.entries += 1
         self.new += new
@@ -300,9 +307,9 @@ class _Taking:
         refused = {feed for feed, _ in report.refused}
         self.feeds.update(run.feed for run in runs if run.feed not in refused)
         if report.refused:
-            self.problem = "runs refused: " + ", ".join(sorted({code for _, code in report.refused}))
-        elif report.gaps:
-            self.problem = self.problem or "runs that join nothing held here"
+            self.note("runs refused: " + ", ".join(sorted({code for _, code in report.refused})))
+        if report.gaps:
+            self.note("runs that join nothing held here")
 
 
 def _open_header(kind: int, plain: bytes, replica: Replica) -> _Header:
