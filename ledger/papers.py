@@ -9,9 +9,11 @@
 
 from __future__ import annotations
 
+import hmac
+
 from msgspec import Struct
 
-from ledger.errors import NotFound, NotPermitted
+from ledger.errors import NotAuthentic, NotFound, NotPermitted
 from ledger.events import CustodyTransferred, PrescriptionIssued
 from ledger.exchange import Exchange
 from ledger.feed import Entry, SignedOpening, feed_id
@@ -19,6 +21,7 @@ from ledger.ids import DocumentId, FeedId, Link, tagged_hash
 from ledger.node import Node
 from ledger.paper import CarriedEntry, Paper, decode_paper, encode_paper
 from ledger.store.port import StoredEntry
+from ledger.vault import entry_key
 
 __all__ = ["Papers", "ScannedPaper"]
 
@@ -100,13 +103,18 @@ class Papers:
             PeerFault: it is not authentic, not of this realm, or damaged.
         """
         paper = decode_paper(data)
+        feed = feed_id(paper.opening)
+        # Before anything is kept: a false key would take the place of a true one held already.
+        promised = entry_key(paper.document_key, feed, paper.entry.sequence).commitment
+        if not hmac.compare_digest(promised, paper.entry.commitment):
+            raise NotAuthentic("the key on the paper does not belong to its entry")
         node, exchange = self._node, Exchange(self._node)
         with node.lock:
             exchange.import_openings(
                 [paper.opening, *(c.opening for c in paper.carried if c.opening is not None)]
             )
             district = paper.opening.opening().district
-            exchange.import_detached(feed_id(paper.opening), Link(paper.previous), paper.entry)
+            exchange.import_detached(feed, Link(paper.previous), paper.entry)
             for carried in paper.carried:
                 exchange.import_detached(FeedId(carried.feed), Link(carried.previous), carried.entry)
             document = DocumentId(paper.entry.document)

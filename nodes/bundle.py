@@ -141,7 +141,7 @@ def export_bundle(
         for feed, heads in sorted(ours.items()):
             if not lacks(known.get(feed, ()), heads):
                 continue
-            feeds += 1
+            before = entries
             for run in all_runs(replica, feed, known.get(feed, ())):
                 entries += len(run.entries)
                 batch.append(run)
@@ -149,6 +149,7 @@ def export_bundle(
                 if size >= FRAME_BYTES:
                     writer.frame(_RUNS, batch)
                     batch, size = [], 0
+            feeds += entries > before
         if batch:
             writer.frame(_RUNS, batch)
         for proof in replica.fork_proofs():
