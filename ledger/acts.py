@@ -76,7 +76,7 @@ class Acts:
         return {"governance": self.node.reader.governance().mark, "level": self.level(district)}
 
     def _district(self, document: DocumentId) -> str:
-        district = self.node.store.document_district(document)
+        district = self.node.reader.district(document)
         return self.node.identity.district if district is None else district
 
     def _write(

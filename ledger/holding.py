@@ -107,7 +107,7 @@ class CustodyActs(Acts):
                     continue
                 for document in list(self.node.store.documents(district)):
                     state = self.node.reader.state(document)
-                    if state is None:
+                    if state is None or self.node.reader.district(document) != district:
                         continue
                     moves = plan_moves(
                         state.prescription, district=district, own=own, plan=plan, today=self.today(),

@@ -26,6 +26,7 @@ __all__ = [
     "RealmId",
     "GOVERNANCE",
     "district_document",
+    "document_hash",
     "document_id",
     "document_month",
     "month_number",
@@ -79,7 +80,12 @@ def _with_month(month: int, digest: bytes) -> DocumentId:
 
 def document_id(issued: date, event: bytes) -> DocumentId:
     """The id of the document that this issuing event (its encoded bytes) founds."""
-    return _with_month(month_number(issued), tagged_hash("document", event))
+    return _with_month(month_number(issued), document_hash(event))
+
+
+def document_hash(event: bytes) -> bytes:
+    """The last 14 bytes of the id of the document that this issuing event founds."""
+    return tagged_hash("document", event)[:14]
 
 
 def paper_document(month: date, index_key: bytes, number: str) -> DocumentId:

@@ -91,7 +91,7 @@ class Inquiry:
             patient = event.patient
         if patient is None:
             return
-        district = self._node.store.document_district(document)
+        district = self._node.reader.district(document)
         if district is None:
             return
         try:
@@ -162,7 +162,8 @@ class Inquiry:
         for document in documents:
             with node.lock:
                 state = node.reader.state(document)
-            if state is not None:
+                elsewhere = district is not None and node.reader.district(document) != district
+            if state is not None and not elsewhere:
                 yield document, state
 
     def history(self, document: DocumentId) -> list[dict[str, str]]:

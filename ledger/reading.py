@@ -18,12 +18,20 @@ from msgspec import Struct
 from ledger.codec import PARENTS_MAX, decode_content
 from ledger.document import DocumentEvent, build
 from ledger.errors import NotAuthentic, PeerFault, Unreadable, VersionUnknown
-from ledger.events import Event, decode_event, event_json
+from ledger.events import Event, PrescriptionIssued, decode_event, event_json
 from ledger.feed import encode_header
 from ledger.governance import GovernanceEntry, GovernanceView, fold_governance
 from ledger.history import Branches, Fact, Prescription, decode_state, encode_state, fold
 from ledger.identity import Certified, Realm, verify_chain
-from ledger.ids import GOVERNANCE, DocumentId, FeedId, Link, district_document, tagged_hash
+from ledger.ids import (
+    GOVERNANCE,
+    DocumentId,
+    FeedId,
+    Link,
+    district_document,
+    document_hash,
+    tagged_hash,
+)
 from ledger.store.port import Store, StoredEntry
 from ledger.vault import EntryKey, Keyring, entry_key, open_local, open_sealed, seal_local
 
@@ -74,6 +82,8 @@ class Reader:
         self._governance: GovernanceView | None = None
         self._governance_basis = b""
         self._districts: dict[str, tuple[bytes, tuple[Fact, ...]]] = {}
+        self._homes: dict[DocumentId, str] = {}
+        """Of documents whose id stands in feeds of several districts: few, and only if somebody errs or cheats."""
         self._surroundings: dict[str, bytes] = {}
         self._seen_changes = -1
 
@@ -144,8 +154,51 @@ class Reader:
         return entry_key(document_key, stored.feed, stored.sequence)
 
     def opened(self, document: DocumentId) -> list[OpenedEntry]:
-        """Every held entry of a document, opened."""
-        return [self.open(stored) for stored in self._store.entries_of(document)]
+        """Every held entry of a document that stands in its home district, opened."""
+        place = self._place(document)
+        return [] if place is None else self._opened_in(document, place[0])
+
+    def _opened_in(self, document: DocumentId, district: str) -> list[OpenedEntry]:
+        return [self.open(stored) for stored in self._store.entries_of(document, district)]
+
+    # --- where a document stands ----------------------------------------------------------------------------
+
+    def district(self, document: DocumentId) -> str | None:
+        """The home district of a document; None if no entry of it is held."""
+        place = self._place(document)
+        return None if place is None else place[0]
+
+    def _place(self, document: DocumentId) -> tuple[str, bytes] | None:
+        """Home district, and a digest of which of its entries are held there.
+
+        Anybody can put a document's id into a feed of any district. Its home is the one that its issuing event names,
+        to which the id is bound; until that event is held and readable, the first of them.
+        """
+        places = self._store.places(document)
+        if len(places) < 2:
+            return places[0] if places else None
+        known = self._homes.get(document)
+        for place in places:
+            if known is None and self._is_home(document, place[0]):
+                known = self._homes[document] = place[0]
+            if place[0] == known:
+                return place
+        return places[0]
+
+    def _is_home(self, document: DocumentId, district: str) -> bool:
+        if document == district_document(district):
+            return True
+        for opened in self._opened_in(document, district):
+            fact = opened.fact
+            event = fact.event if fact is not None else None
+            if (
+                fact is not None
+                and isinstance(event, PrescriptionIssued)
+                and event.district == district
+                and document[2:] == document_hash(fact.event_bytes)
+            ):
+                return True
+        return False
 
     # --- governance and district -----------------------------------------------------------------------------
 
@@ -157,10 +210,10 @@ class Reader:
         self._seen_changes = changes
         self._surroundings.clear()
         document = district_document(GOVERNANCE)
-        basis = self._store.document_basis(document)
+        basis = self._store.document_basis(document, GOVERNANCE)
         if self._governance is None or basis != self._governance_basis:
             entries = []
-            for opened in self.opened(document):
+            for opened in self._opened_in(document, GOVERNANCE):
                 fact = opened.fact
                 if fact is None:
                     continue
@@ -178,10 +231,10 @@ class Reader:
     def district_facts(self, district: str) -> tuple[bytes, tuple[Fact, ...]]:
         """The delegations and closed feeds of a district, with a hash of which entries they are."""
         document = district_document(district)
-        basis = self._store.document_basis(document)
+        basis = self._store.document_basis(document, district)
         known = self._districts.get(district)
         if known is None or known[0] != basis:
-            facts = tuple(o.fact for o in self.opened(document) if o.fact is not None)
+            facts = tuple(o.fact for o in self._opened_in(document, district) if o.fact is not None)
             known = (basis, facts)
             self._districts[district] = known
         return known
@@ -190,7 +243,7 @@ class Reader:
 
     def heads(self, document: DocumentId) -> tuple[Link, ...]:
         """Ids that no other readable event of the document names as parent: the parents of the next one."""
-        place = self._store.place(document)
+        place = self._place(document)
         known = self._heads.get(document)
         if place is not None and known is not None and known[0] == place[1]:
             return known[1]
@@ -199,7 +252,7 @@ class Reader:
 
     def note_written(self, document: DocumentId, link: Link, parents: Sequence[Link]) -> None:
         """What the heads are after an event of ours, so that the next one need not fold the document."""
-        place = self._store.place(document)
+        place = self._place(document)
         if place is None:
             return
         # More heads than one event can join stay heads.
@@ -224,7 +277,7 @@ class Reader:
 
     def state(self, document: DocumentId) -> State | None:
         """The state of a document, or None if no entry of it is held."""
-        place = self._store.place(document)
+        place = self._place(document)
         if place is None:
             return None
         basis = self._basis(document, place)
@@ -244,11 +297,11 @@ class Reader:
 
     def fold_anew(self, document: DocumentId) -> State | None:
         """The state folded from entries, whatever is cached; None if no entry is held."""
-        place = self._store.place(document)
+        place = self._place(document)
         return None if place is None else self._fold(document, place[0], self._basis(document, place))[0]
 
     def _fold(self, document: DocumentId, district: str, basis: bytes) -> tuple[State, list[Fact]]:
-        opened = self.opened(document)
+        opened = self._opened_in(document, district)
         facts = [o.fact for o in opened if o.fact is not None]
         prescription = fold(
             document, facts, self.district_facts(district)[1], self.branches(district), self.governance()
@@ -275,7 +328,7 @@ class Reader:
 
     def snapshot(self, document: DocumentId) -> tuple[bytes, bytes] | None:
         """A fresh sealed snapshot of state and Automerge document, with its basis; None if nothing is held."""
-        place = self._store.place(document)
+        place = self._place(document)
         if place is None:
             return None
         basis = self._basis(document, place)

@@ -105,7 +105,7 @@ def answer_claim(ledger: Ledger, data: bytes, *, person: Person) -> Receipt:
     if claimant.role is NodeRole.RELAY:
         raise NotPermitted("a relay holds no fills", reasons=("role",))
     document = DocumentId(body.document)
-    if ledger.node.store.document_district(document) != district:
+    if ledger.node.reader.district(document) != district:
         raise NotPermitted("the claimant's feed is not in the prescription's district")
     try:
         return ledger.transfer(document, body.fills, claimant.node, person=person, command=body.command)

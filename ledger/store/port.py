@@ -158,20 +158,19 @@ class Store(Protocol):
         """The entry with this link."""
         ...
 
-    def entries_of(self, document: DocumentId) -> list[StoredEntry]:
-        """Every entry of a document, checked."""
+    def entries_of(self, document: DocumentId, district: str | None = None) -> list[StoredEntry]:
+        """Every entry of a document, checked; only those in feeds of one district if it is named."""
         ...
 
-    def place(self, document: DocumentId) -> tuple[str, bytes] | None:
-        """District and basis of a document, at the cost of one lookup; None if no entry of it is held."""
+    def places(self, document: DocumentId) -> list[tuple[str, bytes]]:
+        """Each district in whose feeds entries of a document are held, ascending, with a digest of which entries.
+
+        One lookup. Honest nodes write a document in one district; others may put its id into any feed.
+        """
         ...
 
-    def document_basis(self, document: DocumentId) -> bytes:
-        """A digest of exactly which entries of a document are held; empty if none."""
-        ...
-
-    def document_district(self, document: DocumentId) -> str | None:
-        """The district in which a document stands."""
+    def document_basis(self, document: DocumentId, district: str) -> bytes:
+        """A digest of exactly which entries of a document are held in a district's feeds; empty if none."""
         ...
 
     def documents(self, district: str | None = None) -> Iterator[DocumentId]:

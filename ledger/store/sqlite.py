@@ -339,44 +339,50 @@ class SQLiteStore(Feeds):
         )  # fmt: skip
         return None if row is None else self._stored(row[:-1], DocumentId(row[-1]))
 
-    def entries_of(self, document: DocumentId) -> list[StoredEntry]:
-        """Every entry of a document, checked."""
-        place = self._place(document)
-        if place is None:
-            return []
-        number, _, count, digest = place
-        found = [
-            self._stored(row, document)
-            for row in self._c.all(f"SELECT {_COLUMNS} FROM entry e WHERE e.document=?", (number,))  # noqa: S608
-        ]
-        xor = 0
-        for entry in found:
-            xor ^= int.from_bytes(entry.link, "big")
-        if len(found) != count or xor.to_bytes(32, "big") != digest:
-            raise StoreDamaged("entries of a document are missing", where=f"document {document.hex()}")
+    def entries_of(self, document: DocumentId, district: str | None = None) -> list[StoredEntry]:
+        """Every entry of a document, checked; only those in feeds of one district if it is named."""
+        found = []
+        for number, where, count, digest in self._places(document):
+            if district is not None and where != district:
+                continue
+            held = [
+                self._stored(row, document)
+                for row in self._c.all(f"SELECT {_COLUMNS} FROM entry e WHERE e.document=?", (number,))  # noqa: S608
+            ]
+            xor = 0
+            for entry in held:
+                xor ^= int.from_bytes(entry.link, "big")
+            if len(held) != count or xor.to_bytes(32, "big") != digest:
+                raise StoreDamaged("entries of a document are missing", where=f"document {document.hex()}")
+            for feed in {entry.feed for entry in held}:
+                row = self.feed(feed)
+                if row is None or row.district != where:
+                    raise StoreDamaged("a document stands elsewhere than its entries", where=document.hex())
+            found += held
         return sorted(found, key=lambda e: (e.feed, e.sequence, e.link))
 
-    def _place(self, document: DocumentId) -> tuple[int, str, int, bytes] | None:
-        rows = self._c.all(
-            "SELECT id, district, entries, digest FROM document WHERE document=? ORDER BY district",
+    def _places(self, document: DocumentId) -> list[tuple[int, str, int, bytes]]:
+        # From the table, whose sums are checked at opening, not from the index through which it is found.
+        return self._c.all(
+            "SELECT t.id, t.district, t.entries, t.digest FROM document d JOIN document t ON t.id=d.id "
+            "WHERE d.document=? ORDER BY t.district",
             (document,),
         )
-        return rows[0] if rows else None
 
-    def place(self, document: DocumentId) -> tuple[str, bytes] | None:
-        """District and basis of a document, at the cost of one lookup; None if no entry of it is held."""
-        found = self._place(document)
-        return None if found is None else (found[1], found[2].to_bytes(8, "big") + found[3])
+    def places(self, document: DocumentId) -> list[tuple[str, bytes]]:
+        """Each district in whose feeds entries of a document are held, ascending, with a digest of which entries."""
+        return [
+            (district, count.to_bytes(8, "big") + digest)
+            for _, district, count, digest in self._places(document)
+            if count
+        ]
 
-    def document_basis(self, document: DocumentId) -> bytes:
-        """A digest of exactly which entries of a document are held; empty if none."""
-        place = self._place(document)
-        return b"" if place is None else place[2].to_bytes(8, "big") + place[3]
-
-    def document_district(self, document: DocumentId) -> str | None:
-        """The district in which a document stands."""
-        place = self._place(document)
-        return None if place is None else place[1]
+    def document_basis(self, document: DocumentId, district: str) -> bytes:
+        """A digest of exactly which entries of a document are held in a district's feeds; empty if none."""
+        places = dict(self.places(document))
+        if places and district not in places:
+            self.entries_of(document)  # Raises if it is a name that was damaged.
+        return places.get(district, b"")
 
     def documents(self, district: str | None = None) -> Iterator[DocumentId]:
         """Every document of which an entry is held."""

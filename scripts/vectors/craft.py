@@ -7,7 +7,8 @@ keys come from one seed that stands here, so they are worth nothing outside thes
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import date
 
 import msgspec
@@ -160,6 +161,13 @@ class World:
     def district_key(self, district: str, epoch: int) -> bytes:
         """The key of a district in an epoch; the public one of governance."""
         return PUBLIC_DISTRICT_KEY if district == GOVERNANCE else self.district_keys[district, epoch]
+
+    @contextmanager
+    def with_district(self, district: str) -> Iterator[None]:
+        """A district more for a while, whose key no reader holds."""
+        self.district_keys[district, 1] = bytes(32)
+        yield
+        del self.district_keys[district, 1]
 
     def feed(
         self, name: str, district: str = STOCKHOLM, incarnation: int = 1, former: Sequence[FormerFeed] = ()

@@ -80,7 +80,7 @@ class Stage:
 
 def folds(shelf: Shelf, world: World) -> None:
     """Write them."""
-    for write in (_supplies, _custody, _prescribing, _forks, _revocations, _unknown):
+    for write in (_supplies, _custody, _prescribing, _forks, _revocations, _unknown, _elsewhere):
         write(shelf, world)
 
 
@@ -543,4 +543,41 @@ def _unknown(shelf: Shelf, world: World) -> None:
         "R11 R12",
         {"messages": s.messages(), "document": bytes(document)},
         error="unreadable",
+    )
+
+
+def _elsewhere(shelf: Shelf, world: World) -> None:
+    """Somebody puts ids of documents into a feed of another district, one that comes first in any list."""
+    s = Stage(world)
+    document, issued = s.issue()
+    s.supply(s.eken, document, 1, CUSTODY, issued)
+    s.govern(e.ReadinessDeclared, declared=e.Level.CRISIS)
+    with world.with_district("A"):
+        usurper = world.feed("aspen", "A")
+        s.act(e.PrescriptionCancelled, usurper, document, (issued,))
+        s.act(e.PrescriptionCancelled, usurper, s.chain)
+        s.act(e.FeedClosed, usurper, district_document(STOCKHOLM), successor=usurper.id)
+    fold_vector(
+        shelf,
+        "document_id_elsewhere",
+        "A document's id in a feed of another district: the document stays where its issuing event says.",
+        "R9 R14",
+        s,
+        usurper,
+        status=["active"],
+        dispensed=100,
+        anomalies=[],
+    )
+    inputs = {
+        "messages": s.messages(usurper),
+        "district": STOCKHOLM,
+        "node": bytes(world["eken"].certified.node),
+    }
+    shelf.add(
+        "governance_document_id_elsewhere",
+        "governance",
+        "The id of governance's document in a feed of another district: governance is what its own district holds.",
+        "R14",
+        inputs,
+        says={"level": "crisis"},
     )
