@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
-from ledger.entropy import SeededEntropy
+from ledger.entropy import Entropy, SeededEntropy
 from ledger.errors import NotAuthentic, OtherRealm, PeerFault
 from ledger.exchange import ImportReport
 from ledger.feed import (
@@ -197,10 +197,32 @@ class Author:
     """A node that writes one feed, honestly or on several branches."""
 
     def __init__(self, realm: RealmForTests, seed: int, district: str = STOCKHOLM) -> None:
-        entropy = SeededEntropy(seed)
-        self.realm = realm.realm.id
+        self._open(
+            realm.realm.id,
+            SeededEntropy(seed),
+            lambda keys: realm.chain(keys, NodeRole.PHARMACY, STOCKHOLM),
+            district,
+        )
+
+    @classmethod
+    def certified(
+        cls, realm: RealmId, entropy: Entropy, certify: Callable[[NodeKeys], tuple[bytes, ...]]
+    ) -> Author:
+        """An author in any realm."""
+        made = cls.__new__(cls)
+        made._open(realm, entropy, certify, STOCKHOLM)
+        return made
+
+    def _open(
+        self,
+        realm: RealmId,
+        entropy: Entropy,
+        certify: Callable[[NodeKeys], tuple[bytes, ...]],
+        district: str,
+    ) -> None:
+        self.realm = realm
         self.keys = NodeKeys.generate(entropy)
-        self.certificates = realm.chain(self.keys, NodeRole.PHARMACY, STOCKHOLM)
+        self.certificates = certify(self.keys)
         self.signed = sign_opening(
             Opening(self.realm, district, 1, entropy.bytes(16), NOW_MS << 16, self.certificates),
             self.keys.signing,
@@ -215,13 +237,20 @@ class Author:
         mark: int = 0,
         every: int = 1,
         size: int = 20,
+        entropy: Entropy | None = None,
     ) -> Run:
         """The next `count` entries; `mark` makes branches differ; every `every`-th is signed, the last in any case."""
         sequence, link = after or (0, self.genesis)
         start, entries = link, []
         for at in range(sequence + 1, sequence + count + 1):
             entry = Entry(
-                at, (NOW_MS << 16) + at, bytes([at % 7]) * 16, 1, 1, b"c" * 16, bytes([mark]) + b"s" * size
+                at,
+                (NOW_MS << 16) + at,
+                bytes([at % 7]) * 16,
+                1,
+                1,
+                b"c" * 16,
+                bytes([mark]) + (entropy.bytes(size) if entropy else b"s" * size),
             )
             link = entry_link(self.realm, self.feed, link, entry)
             if at % every == 0 or at == sequence + count:

@@ -21,6 +21,7 @@ from ledger import (
     RealmKind,
     SeededEntropy,
 )
+from ledger.certificates import issue_node
 from ledger.commands import Supply
 from ledger.errors import NotAuthentic, OtherRealm
 from ledger.ids import GOVERNANCE, DocumentId
@@ -32,6 +33,7 @@ from nodes.demo_world import DemoClock
 from nodes.founding import Founded, enrol, found_realm
 from nodes.inprocess import synchronise
 from tests.ledger.realm_for_tests import NOW_MS, STOCKHOLM, UPPSALA
+from tests.nodes.replica_for_tests import Author
 
 OFFICER = Person(Coded(LICENCE_CODE, "009999"), PersonRole.OFFICER)
 PRESCRIBER = Person(Coded(PRESCRIBER_CODE, "0012345"), PersonRole.PRESCRIBER)
@@ -214,6 +216,35 @@ def test_a_paper_with_a_false_key_is_refused_and_the_true_one_stays_readable(
                 ledger.papers.scan(each)
     assert patient_of(ledger, document) == NAME
     supplied(ledger, true)
+
+
+@pytest.mark.parametrize(
+    ("entries", "size", "every"),
+    [(58, 9000, 1), (58, 9000, 58), (4000, 128, 4000), (900, 580, 900), (1200, 300, 7)],
+)
+def test_the_longest_runs_that_are_taken_in_can_be_passed_on(
+    realm: Realm, entries: int, size: int, every: int
+) -> None:
+    issuer, entropy = realm.founded.issuer, SeededEntropy(9)
+    author = Author.certified(
+        realm.founded.agency.node.realm.id,
+        entropy,
+        lambda keys: issue_node(
+            issuer.key, issuer.certificates, keys.public_key, keys.wrapping_key, NodeRole.PHARMACY, STOCKHOLM,
+            "Apoteket Lång", NOW_MS, entropy=entropy,
+        ),
+    )  # fmt: skip
+    eken, linden = realm["eken"], realm["linden"]
+    eken.exchange.import_openings([author.signed])
+    end = None
+    for _ in range(3):
+        run = author.chain(entries, end, every=every, size=size, entropy=entropy)
+        assert eken.exchange.import_runs([run]).new == entries
+        end = author.end(run)
+    synchronise(eken.exchange, linden.exchange)
+    assert linden.exchange.frontier(STOCKHOLM)[author.feed] == (end,)
+    carried(linden, realm[FAR])
+    assert realm[FAR].exchange.frontier(STOCKHOLM)[author.feed] == (end,)
 
 
 def test_nodes_of_two_districts_agree_on_governance_and_stop(realm: Realm) -> None:
