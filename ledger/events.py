@@ -170,7 +170,7 @@ class Patient(Struct, frozen=True, kw_only=True, omit_defaults=True):
     name: Annotated[str, Meta(min_length=1, max_length=200)]
     identifier: Coded | None = None
     birth_date: Day | None = None
-    sex: Annotated[str, Meta(pattern="^(male|female|other|unknown)$")] | None = None
+    sex: Annotated[str, Meta(pattern=r"^(male|female|other|unknown)(?!\s)$")] | None = None
 
 
 class Product(Struct, frozen=True, kw_only=True, omit_defaults=True):

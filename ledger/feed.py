@@ -61,6 +61,8 @@ RUN_ENTRIES_MAX = 4096
 OPENING_BYTES_MAX = 8 * 1024
 """Three certificates of some 600 bytes and the ends of former feeds."""
 FORMER_FEEDS_MAX = 64
+DISTRICT_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*(?!\s)$"
+"""As certificates allow: a peer's district stands in logs and on screens (a bare ``$`` lets a line feed through)."""
 
 Bytes16 = Annotated[bytes, Meta(min_length=16, max_length=16)]
 Bytes32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
@@ -79,7 +81,7 @@ class Opening(Struct, frozen=True, array_like=True):
     """What a node states when it opens a feed."""
 
     realm: Bytes16
-    district: Annotated[str, Meta(min_length=1, max_length=128)]
+    district: Annotated[str, Meta(min_length=1, max_length=64, pattern=DISTRICT_PATTERN)]
     incarnation: Annotated[int, Meta(ge=1, lt=1 << 31)]
     nonce: Bytes16
     stamp: Annotated[int, Meta(ge=0, le=STAMP_MAX)]

@@ -18,8 +18,8 @@ from ledger.events import Basis, encode_event
 from ledger.feed import FormerFeed
 from ledger.ids import GOVERNANCE, DocumentId, Link, document_id
 from scripts.vectors.craft import ISSUED, STOCKHOLM, Feed, World, right
-from scripts.vectors.folds import Stage, fold_vector, must_not
 from scripts.vectors.shelf import Shelf
+from scripts.vectors.stage import Stage, fold_vector, must_not
 from scripts.vectors.values import frame
 
 __all__ = ["mustnot"]
@@ -130,6 +130,19 @@ def _void(shelf: Shelf, world: World) -> None:
     link = s.doctor.append(document_id(date(2026, 2, 1), encode_event(event)), event)
     must_not(
         shelf, "void_no_such_day", "Issued on 30 February.", "R15", s, link, "no-such-day", status=["unknown"]
+    )
+    s = Stage(world)
+    event = world.issuing_event(s.doctor, holder=s.eken, issued="9999-01-01")
+    link = s.doctor.append(b"\x5f" * 16, event)
+    must_not(
+        shelf,
+        "void_year_9999",
+        "Issued in a year whose months no document id can hold.",
+        "R15",
+        s,
+        link,
+        "no-such-day",
+        status=["unknown"],
     )
     s = Stage(world)
     document, _ = s.issue()

@@ -10,7 +10,7 @@ import msgspec
 from scripts.vectors.craft import NOW_MS, World
 from scripts.vectors.judge import judge
 
-__all__ = ["Shelf", "pretty", "realm_of"]
+__all__ = ["Shelf", "Surprise", "pretty", "realm_of"]
 
 _INLINE_MAX = 400
 """Bytes that stand in the JSON as hex; longer inputs get a file of their own."""
@@ -20,6 +20,10 @@ _FOUND = frozenset({"fold", "act"})
 def pretty(value: object) -> bytes:
     """JSON as it stands in the repository: sorted, indented, one newline at the end."""
     return msgspec.json.format(msgspec.json.encode(value, order="sorted"), indent=2) + b"\n"
+
+
+class Surprise(Exception):
+    """The code judges a vector otherwise than its author says."""
 
 
 class Shelf:
@@ -62,9 +66,11 @@ class Shelf:
         if error and check not in _FOUND:
             return
         code, found = judge(folder)
-        assert code == error, f"{name}: ended in {code!r}, not {error!r}"
+        if code != error:
+            raise Surprise(f"{name}: ended in {code!r}, not {error!r}")
         for key, value in (says or {}).items():
-            assert _said(found, key) == value, f"{name}: {key} is {_said(found, key)!r}, not {value!r}"
+            if (said := _said(found, key)) != value:
+                raise Surprise(f"{name}: {key} is {said!r}, not {value!r}")
         vector["expect"]["found"] = found
         (folder / "vector.json").write_bytes(pretty(vector))
 
