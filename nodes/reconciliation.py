@@ -94,6 +94,8 @@ class Session:
         self._left = budget_bytes
         self._credit_bytes = min(credit_bytes, CREDIT_BYTES_MAX)
         self._turn = tagged_hash("turn", turn.to_bytes(8, "big"))[:16]
+        self._looked: dict[str, dict[FeedId, Heads]] = {}
+        """What was held when last looked: so that many frontiers cost one look, as long as nothing new comes in."""
         self._messages = self._digests = self._frontiers = self._refusals = 0
         self.received = 0
         """New entries taken in."""
@@ -144,9 +146,9 @@ class Session:
                 if self._frontiers <= FRONTIERS_MAX:
                     yield from self._send(message)
             case Entries():
-                self._take(message)
+                self._moved(self._take(message))
             case Detached():
-                self._take_detached(message)
+                self._moved(self._take_detached(message))
             case Refusal():
                 self._problem(f"peer: {message.code}")
             case Done():
@@ -187,10 +189,17 @@ class Session:
 
     def _send(self, theirs: Frontier) -> Iterator[Message]:
         self._left = min(self._left, theirs.credit)
-        held = self._replica.districts()
-        for district in sorted(held & theirs.districts.keys(), key=_governance_first):
-            yield from self._send_district(district, theirs.districts[district], theirs)
+        for district in sorted(theirs.districts, key=_governance_first):
+            if self._frontier(district):
+                yield from self._send_district(district, theirs.districts[district], theirs)
         yield Done()
+
+    def _frontier(self, district: str) -> dict[FeedId, Heads]:
+        if len(self._looked) > DISTRICTS_MAX:
+            self._looked.clear()
+        if district not in self._looked:
+            self._looked[district] = self._replica.frontier(district)
+        return self._looked[district]
 
     def _send_district(
         self, district: str, told: dict[bytes, tuple[tuple[int, bytes], ...]], theirs: Frontier
@@ -201,7 +210,7 @@ class Session:
         }
         ours = {
             feed: heads
-            for feed, heads in self._replica.frontier(district).items()
+            for feed, heads in self._frontier(district).items()
             if theirs.lowest <= feed <= theirs.highest
         }
         yield from self._send_proofs(ours, known)
@@ -210,6 +219,8 @@ class Session:
         yield from self._send_runs(ours, known, introduced)
 
     def _send_proofs(self, ours: dict[FeedId, Heads], known: dict[FeedId, Heads]) -> Iterator[Message]:
+        if all(len(heads) == 1 for heads in ours.values()):
+            return
         for proof in self._replica.fork_proofs():
             feed = FeedId(proof.left.feed)
             if feed in ours and feed in known and len(known[feed]) < 2 and self._left > 0:
@@ -274,38 +285,45 @@ class Session:
 
     # --- taking ----------------------------------------------------------------------------------------------
 
-    def _take(self, message: Entries) -> None:
-        for opening in message.openings:
-            self._take_opening(opening)
-        for proof in message.proofs:
-            self._take_proof(proof)
+    def _moved(self, new: int) -> None:
+        if new:
+            self.moved = True
+            self._looked.clear()
+
+    def _take(self, message: Entries) -> int:
+        new = sum(self._take_opening(opening) for opening in message.openings)
+        new += sum(self._take_proof(proof) for proof in message.proofs)
         if message.runs:
             report: ImportReport = self._replica.import_runs(message.runs)
             self.received += report.new
-            self.moved |= report.new > 0
+            new += report.new
             for _, code in report.refused:
                 self._problem(code)
+        return new
 
-    def _take_opening(self, opening: SignedOpening) -> None:
+    def _take_opening(self, opening: SignedOpening) -> int:
         try:
-            self.moved |= self._replica.import_openings([opening]) > 0
+            return self._replica.import_openings([opening])
         except PeerFault as error:
             self._problem(error.code)
+            return 0
 
-    def _take_proof(self, proof: ForkProof) -> None:
+    def _take_proof(self, proof: ForkProof) -> int:
         try:
-            self._replica.import_fork_proof(proof)
+            return int(self._replica.import_fork_proof(proof))
         except PeerFault as error:
             self._problem(error.code)
+            return 0
 
-    def _take_detached(self, message: Detached) -> None:
+    def _take_detached(self, message: Detached) -> int:
+        new = 0
         for ahead in message.entries:
             try:
-                new = self._replica.import_detached(FeedId(ahead.feed), Link(ahead.previous), ahead.entry)
-                self.received += new
-                self.moved |= new
+                new += self._replica.import_detached(FeedId(ahead.feed), Link(ahead.previous), ahead.entry)
             except PeerFault as error:
                 self._problem(error.code)
+        self.received += new
+        return new
 
 
 def _ahead(openings: list[SignedOpening], batch: list[Ahead]) -> Iterator[Message]:

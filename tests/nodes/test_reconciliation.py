@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger.feed import Run
-from ledger.ids import GOVERNANCE, Link
+from ledger.ids import GOVERNANCE, FeedId, Link
 from nodes import messages, reconciliation
 from nodes.inprocess import BadLink, synchronise
 from nodes.messages import (
@@ -387,3 +387,29 @@ def test_a_peer_that_claims_to_be_ahead_and_serves_nothing_harms_only_itself() -
         a.feed for a in AUTHORS[1:]
     }
     assert one.held() == before
+
+
+def test_many_frontiers_cost_one_look_at_what_is_held() -> None:
+    class Counting(MemoryReplica):
+        looks = 0
+
+        def frontier(self, district: str) -> dict[FeedId, tuple[tuple[int, Link], ...]]:
+            self.looks += 1
+            return super().frontier(district)
+
+    counting = Counting(REALM.realm)
+    counting.import_openings([AUTHORS[0].signed])
+    session = Session(counting)
+    for _ in range(200):
+        session.receive(encode_message(Frontier({STOCKHOLM: {}})))
+    assert counting.looks == 1
+
+
+def test_received_counts_each_new_entry_once() -> None:
+    run = AUTHORS[0].chain(5)
+    message = encode_message(Entries(openings=(AUTHORS[0].signed,), runs=(run,)))
+    session = Session(MemoryReplica(REALM.realm))
+    for _ in range(2):
+        session.receive(message)
+    assert session.received == 5
+    assert session.moved
