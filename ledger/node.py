@@ -121,13 +121,15 @@ class Node:
             store.put_meta(_META_REALM, enrolment.realm.root_certificate)
             store.put_meta(_META_CERTIFICATES, msgspec.msgpack.encode(enrolment.certificates))
             store.put_meta(_META_INCARNATION, (1).to_bytes(4, "big"))
+            identity = verify_chain(enrolment.realm, enrolment.certificates).node
+            empty = seal_local(unlocked.storage_key, _META_KEYRING, identity, Keyring().to_bytes())
+            store.put_meta(_META_KEYRING, empty)
         store.close()
         node = cls.open(directory, unlock, clock=clock, entropy=entropy, new_incarnation=False)
         node.take_keys(enrolment)
         if node.identity.district and node.identity.role is not NodeRole.RELAY:
             with node.store.transaction():
                 node.writer.open_feed(node.identity.district)
-        del unlocked
         return node
 
     @classmethod
@@ -151,7 +153,7 @@ class Node:
         store = open_store(directory / STORE_FILE, writable=writable, entropy=entropy)
         try:
             root, chain = store.get_meta(_META_REALM), store.get_meta(_META_CERTIFICATES)
-            if root is None or chain is None:
+            if root is None or chain is None or store.get_meta(_META_INCARNATION) is None:
                 raise StoreDamaged("the store does not say whose it is", where=STORE_FILE)
             node = cls(
                 store,
@@ -189,7 +191,7 @@ class Node:
     def _load_keyring(self) -> Keyring:
         sealed = self.store.get_meta(_META_KEYRING)
         if sealed is None:
-            return Keyring()
+            raise StoreDamaged("the store holds no keyring, which every store does", where=STORE_FILE)
         return Keyring.from_bytes(open_local(self._storage_key, _META_KEYRING, self.identity.node, sealed))
 
     def save_keyring(self) -> None:

@@ -10,12 +10,14 @@ import sqlite3
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
 from ledger.errors import NotFound, StoreBusy, StoreDamaged, StoreFull
+from ledger.store.schema import SCHEMA
 
-__all__ = ["Connection", "WriterLock"]
+__all__ = ["Connection", "WriterLock", "as_written", "sync_directory"]
 
 CACHE_KIB = 64 * 1024
 """Page cache: holds the hot part of every index of a million entries."""
@@ -23,6 +25,20 @@ BUSY_MS = 5_000
 """How long a reader waits for a checkpoint to pass."""
 WAL_PAGES = 4_000
 """Checkpoint after 16 MB of log: bounds the log and the time to open after a crash."""
+
+
+_SCHEMA_QUERY = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name"
+
+
+@cache
+def _expected_schema() -> list[tuple[str, str, str, str]]:
+    """What the schema of a new store reads like: a flipped bit in it would change what the tables mean."""
+    database = sqlite3.connect(":memory:")
+    try:
+        database.executescript(SCHEMA)
+        return database.execute(_SCHEMA_QUERY).fetchall()
+    finally:
+        database.close()
 
 
 class WriterLock:
@@ -88,7 +104,8 @@ class Connection:
             run("PRAGMA journal_mode=WAL")
             run("PRAGMA synchronous=FULL")
             run(f"PRAGMA wal_autocheckpoint={WAL_PAGES}")
-        run("SELECT count(*) FROM sqlite_schema").fetchone()
+        if run(_SCHEMA_QUERY).fetchall() != _expected_schema():
+            raise StoreDamaged("the store's tables are not those of its version", where=str(self.path))
 
     @contextmanager
     def translated(self) -> Iterator[None]:
@@ -96,7 +113,8 @@ class Connection:
         try:
             yield
         except sqlite3.OperationalError as error:
-            code = error.sqlite_errorcode & 0xFF
+            # Some errors of damaged schemas carry no code.
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
             if code == sqlite3.SQLITE_FULL:
                 raise StoreFull("the disk is full") from error
             if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
@@ -187,8 +205,17 @@ class Connection:
             self._db.close()
 
 
+@contextmanager
+def as_written(where: str) -> Iterator[None]:
+    """A value of another type or size than was ever written is damage, wherever it first shows."""
+    try:
+        yield
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise StoreDamaged("a row is not what was written", where=where) from error
+
+
 def _disk_full(error: sqlite3.OperationalError) -> bool:
-    return "WRITE" in (error.sqlite_errorname or "")
+    return "WRITE" in (getattr(error, "sqlite_errorname", "") or "")
 
 
 def sync_directory(path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from ledger.errors import StoreDamaged
 from ledger.feed import SignedOpening, feed_id, genesis_link
 from ledger.ids import FeedId, Link, NodeId, tagged_hash
-from ledger.store.connection import Connection
+from ledger.store.connection import Connection, as_written
 from ledger.store.port import BranchRow, FeedRow, Head
 from ledger.store.records import Records, row_checksum
 
@@ -33,6 +33,8 @@ class Feeds(Records):
             if int.from_bytes(self.get_meta(name) or b"", "big") != len(rows):
                 raise StoreDamaged(f"the number of {name} is not what was written", where=name)
         for number, feed in feeds:
+            if self._row(number).feed != feed:  # The list may come from the index, the row does not.
+                raise StoreDamaged("a feed is not found where it stands", where=f"feed row {number}")
             self._feed_numbers[FeedId(feed)] = number
         for number, branch, _, _, sequence, link, _ in branches:
             row = self._row(number)
@@ -82,19 +84,23 @@ class Feeds(Records):
     def _row(self, number: int) -> FeedRow:
         known = self._rows.get(number)
         if known is None:
-            row = self._c.one("SELECT * FROM feed WHERE id=?", (number,))
-            if row is None:
-                raise StoreDamaged("an entry's feed is missing", where=f"feed row {number}")
-            _, feed, district, author, incarnation, body, signature, check = row
-            signed = SignedOpening(body, signature)
-            if feed != feed_id(signed) or check != row_checksum(
-                feed, district.encode(), author, incarnation.to_bytes(8, "big"), body, signature
-            ):
-                raise StoreDamaged("a feed's opening is not what was written", where=f"feed row {number}")
-            known = FeedRow(FeedId(feed), signed, district, NodeId(author), incarnation)
+            with as_written(f"feed row {number}"):
+                known = self._read_row(number)
             if not self._c.in_transaction:
                 self._rows[number] = known
         return known
+
+    def _read_row(self, number: int) -> FeedRow:
+        row = self._c.one("SELECT * FROM feed WHERE id=?", (number,))
+        if row is None:
+            raise StoreDamaged("an entry's feed is missing", where=f"feed row {number}")
+        _, feed, district, author, incarnation, body, signature, check = row
+        signed = SignedOpening(body, signature)
+        if feed != feed_id(signed) or check != row_checksum(
+            feed, district.encode(), author, incarnation.to_bytes(8, "big"), body, signature
+        ):
+            raise StoreDamaged("a feed's opening is not what was written", where=f"feed row {number}")
+        return FeedRow(FeedId(feed), signed, district, NodeId(author), incarnation)
 
     def feed(self, feed: FeedId) -> FeedRow | None:
         """One feed."""

@@ -16,7 +16,7 @@ from ledger.errors import LedgerBug, StoreDamaged, VersionUnknown
 from ledger.feed import Entry, ForkProof, Run, VerifiedRun, entry_link, genesis_link
 from ledger.ids import DocumentId, FeedId, Link, RealmId
 from ledger.store import runs
-from ledger.store.connection import Connection, WriterLock
+from ledger.store.connection import Connection, WriterLock, as_written
 from ledger.store.continuity import advance, is_proven, read_token, write_token
 from ledger.store.feeds import Feeds
 from ledger.store.port import Added, StoredEntry
@@ -27,6 +27,8 @@ __all__ = ["SQLiteStore"]
 DETACHED = -1
 _NO_MONTH = b"\0\0"
 """A district's own document stands in no month."""
+DOCUMENTS_CHECKED_MAX = 50_000
+"""Documents whose index is checked at every opening, in some 0.1 s; in a larger store `verify` does it."""
 DOCUMENT_IDS_CACHED_MAX = 200_000
 """Row numbers of documents kept while importing: some 20 MB."""
 _COLUMNS = (
@@ -50,6 +52,15 @@ class SQLiteStore(Feeds):
         self._documents: dict[tuple[bytes, str], int] = {}
         self._new_documents = 0
         self._data_version = 0
+        with as_written(str(connection.path)):
+            self._check()
+        self.continuity_proven = self._advance_continuity(entropy) if self.writable else False
+
+    # --- life -------------------------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        """What can be checked without reading every entry; each entry is checked when it is read."""
+        connection = self._c
         version = connection.one("PRAGMA user_version")
         if version is None or version[0] != SCHEMA_VERSION:
             if version is not None and version[0] > SCHEMA_VERSION:
@@ -60,9 +71,6 @@ class SQLiteStore(Feeds):
         self.realm = RealmId(self.get_meta("realm-id") or b"")
         self._check_feeds()
         self._check_documents()
-        self.continuity_proven = self._advance_continuity(entropy) if self.writable else False
-
-    # --- life -------------------------------------------------------------------------------------------------
 
     def _check_documents(self) -> None:
         """Documents and feeds must account for the same entries, district by district: no page may have vanished."""
@@ -77,6 +85,16 @@ class SQLiteStore(Feeds):
         rows = self._c.all("SELECT district, sum(entries) FROM document GROUP BY district")
         if by_feed != {district: count for district, count in rows if count}:
             raise StoreDamaged("documents do not account for the entries held", where="documents")
+
+        if self._one_number("SELECT count(*) FROM document") <= DOCUMENTS_CHECKED_MAX:
+            self.check_document_index()
+
+    def check_document_index(self) -> None:
+        """The index by which documents are found must name what the table holds."""
+        columns = "SELECT id, document, district FROM document"
+        by_index = self._c.all(f"{columns} INDEXED BY document_place")
+        if sorted(by_index) != sorted(self._c.all(f"{columns} NOT INDEXED")):
+            raise StoreDamaged("documents are not found where they stand", where="documents")
 
     def _one_number(self, sql: str) -> int:
         row = self._c.one(sql)
@@ -437,4 +455,5 @@ class SQLiteStore(Feeds):
 
     def verify(self) -> Iterator[StoredEntry]:
         """Every chained entry in order of feed, branch and sequence, each checked against its predecessor."""
+        self.check_document_index()
         return runs.verify(self)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from ledger import (
@@ -76,10 +77,12 @@ class Reference:
         with Ledger.open(node, self.unlock, writable=False) as ledger:
             states = [(d, s.heads, s.unread, s.prescription) for d, s in ledger.inquiry.states()]
             frontier = {d: ledger.exchange.frontier(d) for d in sorted(ledger.exchange.districts())}
+            # Signatures stand beside the state (R4): a damaged one is found by `verify`, and by whoever it is sent to.
             runs = [
-                [run.entries for run in ledger.exchange.runs(feed, (), 1 << 30)]
+                [msgspec.structs.replace(entry, signature=None) for entry in run.entries]
                 for feeds in frontier.values()
                 for feed in sorted(feeds)
+                for run in ledger.exchange.runs(feed, (), 1 << 30)
             ]
             return states, frontier, runs, ledger.inquiry.state_digest()
 
@@ -122,6 +125,20 @@ def test_every_byte_flipped_once_never_changes_the_ledger_silently(
     outcomes = flip_all(reference, tmp_path, range(len(reference.store)))
     print(f"{len(reference.store)} bytes: {outcomes}")
     assert sum(outcomes.values()) == len(reference.store)
+
+
+def test_a_damaged_signature_is_found_by_verifying(reference: Reference, tmp_path: Path) -> None:
+    node = reference.damaged(tmp_path / "node", reference.store)
+    with Ledger.open(node, reference.unlock, writable=False) as ledger:
+        signatures = [entry.signature for entry in ledger.node.store.verify() if entry.signature is not None]
+    for number, signature in enumerate(signatures):
+        at = reference.store.index(signature) + 20
+        content = bytearray(reference.store)
+        content[at] ^= 1
+        damaged = reference.damaged(tmp_path / f"signature-{number}", bytes(content))
+        with Ledger.open(damaged, reference.unlock, writable=False) as ledger, pytest.raises(StoreDamaged):
+            for _ in ledger.inquiry.verify():
+                pass
 
 
 def test_a_store_cut_short_or_emptied_is_an_error_and_no_new_store(
