@@ -333,5 +333,5 @@ def _decode(data: bytes, most: int, kind: type[_T], what: str) -> _T:
         raise LimitExceeded(f"{what} of {len(data)} bytes; at most {most} are allowed")
     try:
         return msgspec.msgpack.decode(data, type=kind)
-    except (msgspec.MsgspecError, ValueError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise Malformed(f"{what} cannot be decoded") from error

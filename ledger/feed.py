@@ -106,7 +106,7 @@ class SignedOpening(Struct, frozen=True, array_like=True):
         """
         try:
             value = _opening_decoder.decode(self.body)
-        except (msgspec.MsgspecError, ValueError) as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise Malformed("a feed's opening cannot be decoded") from error
         if _encoder.encode(value) != self.body:
             raise Malformed("a feed's opening is not in canonical form")

@@ -181,7 +181,7 @@ class Keystore:
             raise StoreDamaged("the node's keys are damaged", where=str(path))
         try:
             stored = msgspec.msgpack.decode(body[len(_MAGIC) :], type=_Sealed)
-        except (msgspec.MsgspecError, ValueError) as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise StoreDamaged("the node's keys are damaged", where=str(path)) from error
         try:
             plain = AESGCMSIV(unlock.secret(stored.salt, path.parent)).decrypt(

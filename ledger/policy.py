@@ -99,5 +99,5 @@ def decode_policy(data: bytes) -> Policy:
     """
     try:
         return msgspec.msgpack.decode(data, type=Policy)
-    except (msgspec.MsgspecError, ValueError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise InvalidInput("the policy in force cannot be decoded") from error

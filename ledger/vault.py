@@ -298,7 +298,7 @@ class Keyring:
         """
         try:
             stored = msgspec.msgpack.decode(data, type=_Stored)
-        except (msgspec.MsgspecError, ValueError) as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise Malformed("a keyring cannot be decoded") from error
         ring = cls()
         for name, epoch, key in stored.districts:

@@ -76,7 +76,7 @@ def decode_claim(data: bytes) -> tuple[ClaimRequest, _ClaimBody]:
     try:
         request = msgspec.msgpack.decode(data, type=ClaimRequest)
         body = msgspec.msgpack.decode(request.body, type=_ClaimBody)
-    except (msgspec.MsgspecError, ValueError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise Malformed("a claim cannot be decoded") from error
     if body.version != CLAIM_VERSION:
         raise VersionUnknown(f"a claim of version {body.version}; this node reads version {CLAIM_VERSION}")
