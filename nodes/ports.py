@@ -69,12 +69,15 @@ def all_runs(replica: Replica, feed: FeedId, after: Heads, budget_bytes: int | N
     left = budget_bytes
     while left is None or left > 0:
         chunk = CHUNK_BYTES if left is None else min(left, CHUNK_BYTES)
-        size, last = 0, None
+        size, ends, last = 0, [], None
         for run in replica.runs(feed, after, chunk):
             size += run_bytes(run)
+            if last is not None and last.entries[-1].sequence + 1 != run.entries[0].sequence:
+                ends.append(last)  # A branch ends within the chunk: the next chunk must not begin it again.
             last = run
             yield run
         if last is None or size < chunk:
             return
-        after = (*after, (last.entries[-1].sequence, run_links(replica.realm, last)[-1]))
+        told = [(end.entries[-1].sequence, run_links(replica.realm, end)[-1]) for end in (*ends, last)]
+        after = (*after, *told)
         left = None if left is None else left - size

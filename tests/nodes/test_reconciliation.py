@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ledger.feed import Run
 from ledger.ids import GOVERNANCE, FeedId, Link
-from nodes import messages, reconciliation
+from nodes import messages, ports, reconciliation
 from nodes.inprocess import BadLink, synchronise
 from nodes.messages import (
     MESSAGE_BYTES_MAX,
@@ -163,6 +163,28 @@ def test_the_receiver_says_how_much_it_will_take() -> None:
     assert 0 < carried(sent) <= 10
 
 
+def test_a_feed_longer_than_what_is_asked_for_at_once_crosses_whole_and_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ports, "CHUNK_BYTES", 1000)
+    stem = AUTHORS[0].chain(30)
+    one = replica(stem, *(AUTHORS[0].chain(20, AUTHORS[0].end(stem), mark=mark) for mark in (1, 2)))
+    other = replica(AUTHORS[0].chain(10))
+    entries, _ = exchange(one, other)
+    assert one.held() == other.held()
+    assert entries == 60
+
+
+def test_what_came_in_meanwhile_is_passed_on_in_the_same_round() -> None:
+    relay = MemoryReplica(REALM.realm)
+    relay.import_openings([AUTHORS[0].signed])
+    session = Session(relay)
+    nothing = encode_message(Frontier({STOCKHOLM: {}}))
+    assert carried(session.receive(nothing)) == 0
+    session.receive(encode_message(Entries(openings=(AUTHORS[1].signed,), runs=(AUTHORS[1].chain(5),))))
+    assert carried(session.receive(nothing)) == 5
+
+
 # --- economy ---------------------------------------------------------------------------------------------------------
 
 
@@ -239,7 +261,8 @@ def test_an_entry_ahead_of_its_feed_reaches_those_who_never_meet_its_author() ->
     author = AUTHORS[0]
     run = author.chain(5)
     pharmacy, neighbour = replica(AUTHORS[1].chain(1)), replica(AUTHORS[1].chain(1))
-    pharmacy.import_openings([author.signed])
+    for each in (pharmacy, neighbour):
+        each.import_openings([author.signed])
     before = list(author.positions(run))[3][1]
     pharmacy.import_detached(author.feed, before, run.entries[4])
     assert frontier_digest(pharmacy, STOCKHOLM) != frontier_digest(neighbour, STOCKHOLM)
@@ -264,11 +287,14 @@ def test_an_entry_ahead_of_its_feed_is_told_of_and_not_sent_twice() -> None:
 
 def test_a_feed_with_more_branches_than_are_told_still_reaches_everybody() -> None:
     author = AUTHORS[0]
-    branches = [author.chain(2, mark=mark) for mark in range(messages.HEADS_PER_FEED_MAX + 40)]
+    branches = [author.chain(1 + mark % 5, mark=mark) for mark in range(messages.HEADS_PER_FEED_MAX + 40)]
     one, other = replica(*branches[:80]), replica(*branches[30:])
+    told_of = Session(one).receive(Session(other).open()[0])[0]
+    heads = decode_message(told_of).districts[STOCKHOLM][author.feed]  # type: ignore[union-attr]
+    assert heads == one.frontier(STOCKHOLM)[author.feed][-messages.HEADS_PER_FEED_MAX :]
     synchronise(one, other)
     assert one.held() == other.held()
-    assert one.entries() == 2 * len(branches)
+    assert one.entries() == sum(len(run.entries) for run in branches)
 
 
 def test_a_frontier_larger_than_a_message_is_told_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,6 +302,10 @@ def test_a_frontier_larger_than_a_message_is_told_in_parts(monkeypatch: pytest.M
     one, other = replica(*(a.chain(5) for a in AUTHORS)), replica(*(a.chain(2) for a in AUTHORS[:3]))
     asked = Session(other).receive(Session(one).open()[0])
     assert len(asked) > 1
+    parts = [decode_message(part) for part in asked]
+    ranges = [(int.from_bytes(p.lowest, "big"), int.from_bytes(p.highest, "big")) for p in parts]  # type: ignore[union-attr]
+    assert [low for low, _ in ranges] == [0, *(high + 1 for _, high in ranges[:-1])]
+    assert ranges[-1][1] == 2**128 - 1
     synchronise(one, other)
     assert one.held() == other.held()
 
