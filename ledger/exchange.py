@@ -33,11 +33,13 @@ from ledger.identity import NodeRole, verify_chain
 from ledger.ids import FeedId, Link, NodeId, RealmId
 from ledger.node import Node
 
-__all__ = ["FEEDS_PER_NODE_AND_DISTRICT_MAX", "Exchange", "ImportReport"]
+__all__ = ["FEEDS_PER_NODE_AND_DISTRICT_MAX", "FEEDS_PER_NODE_MAX", "Exchange", "ImportReport"]
 
 FEEDS_PER_NODE_AND_DISTRICT_MAX = 256
 """Incarnations of one node in one district: one a week for five years. More is a flood, refused per author, so
 that no honest author is kept out."""
+FEEDS_PER_NODE_MAX = 4096
+"""Feeds of one node in all districts: five in each of the nation's 700 or so. More is a flood of invented districts."""
 
 log = structlog.get_logger("rxledger")
 
@@ -133,8 +135,9 @@ class Exchange:
                 certified = verify_chain(node.realm, opening.certificates)
                 verify_opening_signature(signed, certified.public_key)
                 theirs = [r for r in node.store.feeds(opening.district) if r.author == certified.node]
-                if len(theirs) >= FEEDS_PER_NODE_AND_DISTRICT_MAX:
-                    raise LimitExceeded("a node has opened too many feeds in one district")
+                of_node = sum(row.author == certified.node for row in node.store.feeds())
+                if of_node >= FEEDS_PER_NODE_MAX or len(theirs) >= FEEDS_PER_NODE_AND_DISTRICT_MAX:
+                    raise LimitExceeded("a node has opened too many feeds")
                 with node.transaction():
                     node.store.add_feed(feed, signed, opening.district, certified.node, opening.incarnation)
                 new += 1

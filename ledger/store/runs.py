@@ -80,6 +80,10 @@ def runs_after(
         position = max(known.get(head.branch, 0), row.sequence - 1 if row else 0)
         while position < head.sequence and budget_bytes > 0:
             chunk = store.chain(feed, head.branch, position, RUN_ENTRIES)
+            if not chunk:
+                raise StoreDamaged(
+                    "a feed ends before its head", where=f"feed {feed.hex()} sequence {position}"
+                )
             chunk = _cut(chunk, min(budget_bytes, RUN_BYTES)) or store.chain(
                 feed, head.branch, position, RUN_ENTRIES_MAX
             )
@@ -157,10 +161,8 @@ def verify(store: Chains) -> Iterator[StoredEntry]:
 
 def _link_at(store: Chains, feed: FeedId, branch: BranchRow, sequence: int) -> Link | None:
     parents = _parents(store, feed)
-    at: int | None = branch.parent
-    while at is not None:
-        found = store.chain(feed, at, sequence - 1, 1)
-        if found and found[0].sequence == sequence:
-            return found[0].link
-        at = parents[at].parent if at in parents else None
-    return None
+    at = branch.parent
+    while at in parents and parents[at].sequence > sequence:
+        at = parents[at].parent
+    found = store.chain(feed, at, sequence - 1, 1)
+    return found[0].link if found else None
