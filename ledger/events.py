@@ -18,7 +18,7 @@ from typing import Annotated, Any, ClassVar, TypeAlias
 import msgspec
 from msgspec import Meta, Struct
 
-from ledger.errors import LimitExceeded, Malformed
+from ledger.errors import InvalidInput, LimitExceeded, Malformed, PeerFault
 
 __all__ = [
     "DEPTH_MAX",
@@ -67,6 +67,7 @@ __all__ = [
     "WrappedKey",
     "decode_event",
     "encode_event",
+    "encode_own",
     "event_json",
 ]
 
@@ -502,6 +503,23 @@ def encode_event(event: Event) -> bytes:
     """The canonical bytes of an event."""
     # A struct with omitted defaults is written with a wide map header: the plain map has the shortest one.
     return _encoder.encode(_generic.decode(_encoder.encode(event)))
+
+
+def encode_own(event: Event) -> bytes:
+    """The bytes of an event that this node is about to sign: what is signed cannot be taken back.
+
+    Raises:
+        InvalidInput: a field is out of the bounds that every reader checks; it would be void everywhere.
+    """
+    if not event.person.code.code.strip():
+        raise InvalidInput("person: every event names who acts; the code is empty")
+    try:
+        data = encode_event(event)
+        decode_event(data)
+    except (PeerFault, OverflowError, ValueError) as error:
+        message = error.message if isinstance(error, PeerFault) else "a value cannot be written down"
+        raise InvalidInput(message) from error
+    return data
 
 
 def _check_plain(value: object, depth: int) -> None:

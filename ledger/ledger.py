@@ -46,7 +46,7 @@ from ledger.events import (
     PrescriptionResumed,
     ReversalKind,
     SupplyLinked,
-    encode_event,
+    encode_own,
 )
 from ledger.guard import Decision, Horizon, SupplyRequest, Verdict, decide
 from ledger.history import Anomaly, Prescription, View, view
@@ -150,7 +150,11 @@ class Ledger(CustodyActs):
             if role not in (NodeRole.PRESCRIBER, NodeRole.PHARMACY, NodeRole.AGENCY):
                 raise NotPermitted("this node's role may not issue prescriptions")
             home = district or node.identity.district
+            if not node.keyring.newest_epoch(home):
+                raise NotPermitted("this node holds no key of that district", reasons=("district",))
             issued = order.issued or self.today().isoformat()
+            for field in ("valid_until", "valid_from", "first_fill_before"):
+                _day(getattr(order, field) or issued, field)
             holder: FeedId | None = None
             if not order.bearer:
                 holder = self._first_holder(order, home)
@@ -168,7 +172,7 @@ class Ledger(CustodyActs):
                 chosen_pharmacy=order.chosen_pharmacy, order_serial=order.order_serial, replaces=order.replaces,
                 replaced_heads=self._heads(order.replaces), external_id=order.external_id,
             )  # fmt: skip
-            document = document_id(_day(issued, "issued"), encode_event(event))
+            document = document_id(_day(issued, "issued"), encode_own(event))
             lane = 1 if order.criticality is Criticality.LIFE_SUSTAINING else 2
             return node.write(
                 home,

@@ -20,7 +20,7 @@ from ledger.clock import Clock, HybridClock, SystemClock
 from ledger.enrolment import Enrolment
 from ledger.entropy import Entropy, SystemEntropy
 from ledger.errors import InvalidInput, NotPermitted, StoreDamaged
-from ledger.events import Event, encode_event
+from ledger.events import Event, encode_own
 from ledger.identity import Certified, NodeKeys, NodeRole, Realm, verify_chain
 from ledger.ids import GOVERNANCE, DocumentId, FeedId, Link, NodeId, tagged_hash
 from ledger.keystore import Keystore, Unlock
@@ -269,15 +269,17 @@ class Node:
 
         Raises:
             NotPermitted: a relay writes nothing.
+            InvalidInput: a field of the event is out of bounds; every reader would call it void.
             StoreFull, StoreDamaged: nothing was written.
         """
         if self.identity.role is NodeRole.RELAY:
             raise NotPermitted("a relay stores and forwards; it writes no events")
+        data = encode_own(event)
         if parents is None:
             parents = self.reader.heads(document)
         lane = type(event).lane if lane is None else lane
         with self.transaction():
-            written = self.writer.append(district, document, encode_event(event), parents, lane)
+            written = self.writer.append(district, document, data, parents, lane)
             self.store.put_command(event.command, document, written.link)
             if also is not None:
                 also(written)

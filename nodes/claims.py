@@ -15,7 +15,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from msgspec import Meta, Struct
 
 from ledger import Ledger, NodeRole, Person, Receipt
-from ledger.errors import LimitExceeded, Malformed, NotAuthentic, NotPermitted, OtherRealm, VersionUnknown
+from ledger.errors import (
+    InvalidInput,
+    LimitExceeded,
+    Malformed,
+    NotAuthentic,
+    NotPermitted,
+    OtherRealm,
+    VersionUnknown,
+)
+from ledger.events import FILLS_MAX
 from ledger.feed import SignedOpening, feed_id
 from ledger.ids import DocumentId
 
@@ -48,7 +57,13 @@ class ClaimRequest(Struct, frozen=True, array_like=True):
 def make_claim(
     ledger: Ledger, document: DocumentId, fills: tuple[int, ...], district: str, command: bytes
 ) -> bytes:
-    """The bytes of a request for fills of a prescription, from this node's feed in its district."""
+    """The bytes of a request for fills of a prescription, from this node's feed in its district.
+
+    Raises:
+        InvalidInput: no fills, or a number that no fill has.
+    """
+    if not fills or not all(1 <= fill <= FILLS_MAX for fill in fills) or len(fills) > FILLS_MAX:
+        raise InvalidInput(f"fills: at least one, each from 1 to {FILLS_MAX}")
     node = ledger.node
     with node.lock:
         feed = node.own_feed(district)
