@@ -161,7 +161,7 @@ def create_issuing(
     return (_finish(builder, root_key),)
 
 
-def issue_node(  # noqa: PLR0913 - each is something that the certificate states
+def issue_node(
     issuer_key: Ed25519PrivateKey,
     issuer_chain: tuple[bytes, ...],
     public_key: bytes,

@@ -143,17 +143,18 @@ class _Guard:
             self.refuse("already-dispensed", f"fill {fill.number} has been dispensed")
         elif fill.status is FillStatus.FORFEITED:
             self.refuse("forfeited", f"fill {fill.number} is forfeited")
-        elif fill.holder and fill.holder == self.request.own_feed:
-            if wanted in (None, Basis.CUSTODY):
-                return Basis.CUSTODY
-        elif fill.bearer_key is not None and fill.bearer_key == self.request.bearer_public_key:
-            if wanted in (None, Basis.BEARER):
-                return Basis.BEARER
+        elif wanted in (None, Basis.CUSTODY) and fill.holder and fill.holder == self.request.own_feed:
+            return Basis.CUSTODY
+        elif wanted in (None, Basis.BEARER) and self.carries_key_of(fill):
+            return Basis.BEARER
         if wanted is Basis.CUSTODY or wanted is Basis.BEARER:
             self.refuse(f"no-{wanted.value}", self.where(fill))
         elif fill.remaining:
             self.risk("beyond-custody", self.where(fill))
         return Basis.EMERGENCY
+
+    def carries_key_of(self, fill: FillState) -> bool:
+        return fill.bearer_key is not None and fill.bearer_key == self.request.bearer_public_key
 
     def where(self, fill: FillState) -> str:
         if fill.holder:

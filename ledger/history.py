@@ -238,7 +238,7 @@ class _Fold:
         custody, conveyances = judge_custody(self.causality, self.lacking, self.governance)
         issuing = self._issuing()
         issued = issuing.event if issuing is not None else None
-        assert issued is None or isinstance(issued, PrescriptionIssued)  # noqa: S101  chosen by kind
+        assert issued is None or isinstance(issued, PrescriptionIssued)
         supplies, conflicts = gather_supplies(self.causality, custody)
         supplies = [s for s in supplies if self.causality.facts[s.id].document == self.document]
         cancelled = bool(self.of_kind(PrescriptionCancelled))

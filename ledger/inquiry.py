@@ -273,7 +273,7 @@ class Inquiry:
         node = self._node
         heard = {row_node: (stamp, at) for row_node, stamp, at in node.store.horizon()}
         authors = {row.author for row in node.store.feeds(district)} - {node.identity.node}
-        unheard = sorted(((heard.get(a, (0, 0))[1], a) for a in authors))[:UNHEARD_SHOWN_MAX]
+        unheard = sorted((heard.get(a, (0, 0))[1], a) for a in authors)[:UNHEARD_SHOWN_MAX]
         return Horizon(
             unheard=tuple(Unheard(author, at) for at, author in unheard),
             unread=state.unread,

@@ -72,12 +72,11 @@ class Papers:
                     issuing = opened.entry
                     if event.bearer_keys and ours:
                         seeds.update(self.seeds(event.command, event.fills))
-                elif isinstance(event, CustodyTransferred):
-                    if event.bearer_keys and ours:
-                        carried.append(opened.entry)
-                        highest = max(key.fill for key in event.bearer_keys)
-                        wanted = {key.fill for key in event.bearer_keys}
-                        seeds.update({f: s for f, s in self.seeds(event.command, highest) if f in wanted})
+                elif isinstance(event, CustodyTransferred) and event.bearer_keys and ours:
+                    carried.append(opened.entry)
+                    highest = max(key.fill for key in event.bearer_keys)
+                    wanted = {key.fill for key in event.bearer_keys}
+                    seeds.update({f: s for f, s in self.seeds(event.command, highest) if f in wanted})
             if issuing is None:
                 raise NotFound("that prescription is not held here")
             if not seeds:
@@ -121,7 +120,7 @@ class Papers:
             node.keyring.add_document(document, paper.entry.epoch, paper.document_key)
             with node.transaction():
                 node.save_keyring()
-            return ScannedPaper(document, district, {fill: seed for fill, seed in paper.seeds})
+            return ScannedPaper(document, district, dict(paper.seeds))
 
     def _encode(
         self, first: StoredEntry, others: list[StoredEntry], seeds: tuple[tuple[int, bytes], ...]

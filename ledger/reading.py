@@ -123,7 +123,9 @@ class Reader:
             understood = decode_event(event_bytes)
             event, kind, whole = understood.event, understood.kind, understood.whole
         except VersionUnknown:
-            whole = False  # A newer format is not a fault: it is kept, passed on, and weighed as not understood.
+            whole = (
+                False  # A newer format is not a fault: it is kept, passed on, and weighed as not understood.
+            )
         except NotAuthentic:
             void = "sealed-badly"
         except PeerFault as error:
@@ -344,7 +346,15 @@ class Reader:
 
 def _automerge(facts: Iterable[Fact]) -> bytes:
     return build(
-        DocumentEvent(fact.id, fact.parents, event_json(fact.event_bytes)) for fact in facts if fact.event_bytes and not fact.void
+        # A void or newer event keeps its place, so that what builds on it is not left waiting.
+        DocumentEvent(
+            fact.id,
+            fact.parents,
+            event_json(fact.event_bytes)
+            if fact.event_bytes and not fact.void
+            else f'{{"void":"{fact.void}"}}',
+        )
+        for fact in facts
     )
 
 

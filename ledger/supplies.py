@@ -150,7 +150,7 @@ def _supply(
 ) -> Supply:
     first = group[0]
     event = first.event
-    assert isinstance(event, Dispensed)  # noqa: S101  grouped by kind above
+    assert isinstance(event, Dispensed)
     by_author = [
         f
         for member in group

@@ -105,7 +105,6 @@ def _orders(
     story: Story, source: Path | None, world: World
 ) -> tuple[Iterator[IssuePrescription], dict[str, object]]:
     """Orders without end: the imported ones first, then the built-in ones, so that the story can be told on any input."""
-    today, seed = world["agency"].ledger.today(), world.seed
     world.replicate()
     soder = world[SODER]
     dispensable: list[IssuePrescription] = []

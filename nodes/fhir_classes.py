@@ -46,14 +46,14 @@ _CONTROLLED_ATC: Final = (
 """Longer prefixes of a group stand before shorter ones: the first that fits counts."""
 
 _CONTROLLED_NAMES: Final = (
-    (ControlledClass.II,
+    (ControlledClass.II, (
      r"oxycodon|oxikodon|morphin|morfin|fentanyl|methadon|metadon|hydromorphon|hydromorfon|pethidin|petidin|"
-     r"tapentadol|ketobemidon|methylphenidate?|metylfenidat|lisdexam|dexamphet|dexamfet|amphetamin|amfetamin"),
+     r"tapentadol|ketobemidon|methylphenidate?|metylfenidat|lisdexam|dexamphet|dexamfet|amphetamin|amfetamin")),
     (ControlledClass.III,
      r"codein|kodein|co-codamol|buprenorphin|buprenorfin|ethylmorphin|etylmorfin|flunitrazepam"),
-    (ControlledClass.IV,
+    (ControlledClass.IV, (
      r"tramadol|[a-z]+azepam|alprazolam|midazolam|triazolam|zopiclon|zopiklon|zolpidem|pregabalin|modafinil|"
-     r"phenobarbit|fenobarbit"),
+     r"phenobarbit|fenobarbit")),
     (ControlledClass.V, r"clomethiazol|klometiazol"),
 )  # fmt: skip
 

@@ -65,7 +65,7 @@ def _name(patient: Json) -> str:
     return ""
 
 
-def patient_of(place: Place, issued: date, notes: Notes) -> Patient:
+def patient_of(place: Place, issued: date, notes: Notes) -> Patient:  # noqa: C901  one note for each thing amiss
     """The patient.
 
     Raises:

@@ -8,12 +8,13 @@ hide one.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
 from ledger.errors import LedgerBug, StoreDamaged
 from ledger.feed import Entry, VerifiedRun, entry_link, genesis_link
 from ledger.ids import DocumentId, FeedId, Link, RealmId
 from ledger.store import runs
-from ledger.store.connection import Connection
+from ledger.store.connection import Connection, as_written
 from ledger.store.feeds import Feeds
 from ledger.store.port import Added, StoredEntry
 
@@ -29,6 +30,10 @@ COLUMNS = (
     "e.signature, e.previous, e.link"
 )
 _INSERT = "INSERT INTO entry VALUES(NULL,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+
+
+Row: TypeAlias = tuple[Any, ...]
+"""`COLUMNS` as SQLite gives them: of any type, if the file is damaged."""
 
 
 class Entries(Feeds):
@@ -212,37 +217,18 @@ class Entries(Feeds):
         rows = self._c.all("SELECT feed, link FROM entry WHERE branch<0 AND feed IN (SELECT id FROM feed)")
         return sorted(Link(link) for number, link in rows if self._row(number).district == district)
 
-    def _stored(self, row: Sequence[object], document: DocumentId) -> StoredEntry:
-        (
-            number,
-            branch,
-            sequence,
-            stamp,
-            _,
-            lane,
-            epoch,
-            commitment,
-            sealed,
-            sealed_hash,
-            signature,
-            previous,
-            link,
-        ) = row
-        feed = self._row(number).feed  # type: ignore[arg-type]
-        try:
+    def _stored(self, row: Row, document: DocumentId) -> StoredEntry:
+        """The entry of a row, checked against its link."""
+        feed, branch = self._row(row[0]).feed, row[1]
+        where = f"feed {feed.hex()} sequence {row[2]}"
+        with as_written(where):
             stored = StoredEntry(
-                feed, branch if branch >= 0 else 0, sequence, stamp, document, lane, epoch, commitment, sealed,  # type: ignore[operator,arg-type]
-                sealed_hash, signature, previous, link, branch < 0,  # type: ignore[operator,arg-type]
+                feed, max(branch, 0), row[2], row[3], document, row[5], row[6], row[7], row[8], row[9], row[10],
+                row[11], row[12], branch < 0,
             )  # fmt: skip
-            whole = entry_link(self.realm, feed, previous, stored.entry()) == link  # type: ignore[arg-type]
-        except (TypeError, ValueError, OverflowError) as error:
-            raise StoreDamaged(
-                "an entry is not what was written", where=f"feed {feed.hex()} {sequence}"
-            ) from error
+            whole = entry_link(self.realm, feed, stored.previous, stored.entry()) == stored.link
         if not whole:
-            raise StoreDamaged(
-                "an entry is not what was written", where=f"feed {feed.hex()} sequence {sequence}"
-            )
+            raise StoreDamaged("an entry is not what was written", where=where)
         return stored
 
     def by_link(self, link: Link) -> StoredEntry | None:

@@ -58,8 +58,8 @@ def _known(store: Chains, feed: FeedId, after: tuple[tuple[int, Link], ...]) -> 
     """Branch → highest sequence on it that a peer with these heads holds, its parents included."""
     parents = _parents(store, feed)
     known: dict[int, int] = {}
-    for sequence, link in after:
-        branch = store.position(feed, sequence, link) if sequence else 0
+    for end, link in after:
+        branch, sequence = (store.position(feed, end, link) if end else 0), end
         while branch is not None:
             known[branch] = max(known.get(branch, 0), sequence)
             row = parents.get(branch)

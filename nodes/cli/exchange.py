@@ -68,12 +68,16 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def _export(options: argparse.Namespace, output: Output) -> None:
     since = decode_frontier(options.for_frontier.read_text()) if options.for_frontier else None
-    with open_ledger(options, writable=False) as ledger:
-        with options.file.open("xb") as destination:
-            report = export_bundle(
-                ledger.exchange, ledger.node.keys.signing, ledger.node.identity.certificates, destination,
-                since=since, districts=set(options.district) if options.district else None, now_ms=ledger.node.now_ms(),
-            )  # fmt: skip
+    with open_ledger(options, writable=False) as ledger, options.file.open("xb") as destination:
+        report = export_bundle(
+            ledger.exchange,
+            ledger.node.keys.signing,
+            ledger.node.identity.certificates,
+            destination,
+            since=since,
+            districts=set(options.district) if options.district else None,
+            now_ms=ledger.node.now_ms(),
+        )
     output.result(report, f"{report.entries} entries of {report.feeds} feeds written to {options.file}")
 
 

@@ -30,6 +30,7 @@ def prescription_lines(document: bytes, p: Prescription, today: date, *, brief: 
         f"  balance: {b.authorised} authorised = {b.dispensed} dispensed + {b.remaining} remaining "
         f"+ {b.forfeited} forfeited; over-supplied {b.over_supply}"
     )
-    for a in p.anomalies:
-        lines.append(f"  anomaly {a.id.hex()} {a.kind}{' resolved' if a.resolutions else ' OPEN'}")
+    lines += [
+        f"  anomaly {a.id.hex()} {a.kind}{' resolved' if a.resolutions else ' OPEN'}" for a in p.anomalies
+    ]
     return lines

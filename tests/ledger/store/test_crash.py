@@ -29,8 +29,11 @@ from ledger import (
     Person,
     PersonRole,
     Product,
+    RealmKind,
+    SeededEntropy,
+    SystemClock,
+    UnlockFile,
 )
-from ledger import RealmKind, SeededEntropy, SystemClock, UnlockFile
 from ledger.persons import LICENCE_CODE, NPL_PACK_ID, PRESCRIBER_CODE
 from nodes.founding import enrol, found_realm
 
@@ -90,7 +93,7 @@ class Subject:
                 "-P", str(node / "store.db.continuity"), "-P", str(node / "store.db.continuity.new"), "-P", str(node),
                 "-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={turn}", *child,
             ]  # fmt: skip
-        done = subprocess.run(child, capture_output=True, text=True, timeout=120, check=False)  # noqa: S603
+        done = subprocess.run(child, capture_output=True, text=True, timeout=120, check=False)
         return done.returncode, done.stdout.split()
 
     def check(self, node: Path, said: list[str]) -> None:
@@ -174,7 +177,7 @@ def test_the_acknowledgement_comes_after_the_fsync_of_what_it_acknowledges(
         "strace", "-f", "-qq", "-y", "-s", "80", "-o", str(trace), "-e", "trace=pwrite64,fdatasync,fsync,write",
         sys.executable, str(CHILD), str(node), str(subject.unlock.path), subject.document.hex(), "2",
     ]  # fmt: skip
-    subprocess.run(command, check=True, capture_output=True, timeout=120)  # noqa: S603
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
     lines = trace.read_text().splitlines()
     log_writes = [n for n, line in enumerate(lines) if "pwrite64" in line and "-wal>" in line]
     syncs = [
@@ -195,7 +198,7 @@ def test_a_full_disk_refuses_with_a_typed_error_and_writing_resumes(subject: Sub
         "-e", "inject=pwrite64:error=ENOSPC:when=6+",
         sys.executable, str(CHILD), str(node), str(subject.unlock.path), subject.document.hex(), "3",
     ]  # fmt: skip
-    done = subprocess.run(child, capture_output=True, text=True, timeout=120, check=False)  # noqa: S603
+    done = subprocess.run(child, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1
     assert "StoreFull" in done.stderr
     subject.check(node, done.stdout.split())
