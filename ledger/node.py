@@ -177,6 +177,7 @@ class Node:
         following = max([self.writer.incarnation, *known]) + 1
         with self.transaction():
             self.store.put_meta(_META_INCARNATION, following.to_bytes(4, "big"))
+            self.store.begin_continuity()
         self.writer.incarnation = following
         self.writer.forget_feeds()
         log.warning("incarnation.begun", node=self.identity.node.hex(), incarnation=following, why=why)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from ledger.errors import StoreDamaged
 from ledger.feed import SignedOpening, feed_id, genesis_link
 from ledger.ids import FeedId, Link, NodeId, tagged_hash
-from ledger.store.connection import Connection, as_written
+from ledger.store.connection import Connection
 from ledger.store.port import BranchRow, FeedRow, Head
 from ledger.store.records import Records, row_checksum
 
@@ -22,32 +23,39 @@ class Feeds(Records):
         self._feed_numbers: dict[FeedId, int] = {}
         self._rows: dict[int, FeedRow] = {}
         self._changes = 0
+        self._ends_known: dict[int, list[tuple[BranchRow | None, Head]]] = {}
 
     def _check_feeds(self) -> None:
-        """No feed, branch or head may be missing or other than its entries say."""
-        feeds, branches = (
-            self._c.all("SELECT id, feed FROM feed ORDER BY feed"),
-            self._c.all("SELECT * FROM branch"),
-        )
-        for name, rows in (("feeds", feeds), ("branches", branches)):
-            if int.from_bytes(self.get_meta(name) or b"", "big") != len(rows):
+        """No local value, feed, branch or head may be missing or other than its entries say."""
+        self._check_meta()
+        rows = self._c.all("SELECT id, feed FROM feed")
+        heads = self._c.all("SELECT feed, branch FROM branch")
+        for name, count in (("feeds", len(rows)), ("branches", len(heads))):
+            if int.from_bytes(self.get_meta(name) or b"", "big") != count:
                 raise StoreDamaged(f"the number of {name} is not what was written", where=name)
-        for number, feed in feeds:
-            if self._row(number).feed != feed:  # The list may come from the index, the row does not.
-                raise StoreDamaged("a feed is not found where it stands", where=f"feed row {number}")
-            self._feed_numbers[FeedId(feed)] = number
-        for number, branch, _, _, sequence, link, _ in branches:
+        ends = dict.fromkeys((number for number, _ in heads), 0)
+        for number, feed in rows:
             row = self._row(number)
-            if sequence == 0:
-                if link != genesis_link(row.signed):
-                    raise StoreDamaged("the head of an empty feed is wrong", where=f"feed {row.feed.hex()}")
-                continue
-            found = self._c.one(
-                "SELECT link, (SELECT max(sequence) FROM entry WHERE feed=?1 AND branch=?2) FROM entry "
-                "WHERE feed=?1 AND sequence=?3 AND branch=?2", (number, branch, sequence),
-            )  # fmt: skip
-            if found is None or found[0] != link or found[1] != sequence:
-                raise StoreDamaged("a feed does not end where it says", where=f"feed {row.feed.hex()}")
+            if row.feed != feed or self._number(row.feed) != number:
+                raise StoreDamaged("a feed cannot be found by its id", where=f"feed {row.feed.hex()}")
+            ends.pop(number, None)
+            for branch, head in self._branches_of(number):
+                self._check_head(number, row, branch, head)
+        if ends:
+            raise StoreDamaged("a branch belongs to no feed", where="branch")
+
+    def _check_head(self, number: int, row: FeedRow, branch: BranchRow | None, head: Head) -> None:
+        where = f"feed {row.feed.hex()}"
+        if branch is None and head.sequence == 0:
+            if head.link != genesis_link(row.signed):
+                raise StoreDamaged("the head of an empty feed is wrong", where=where)
+            return
+        found = self._c.one(
+            "SELECT link, (SELECT max(sequence) FROM entry WHERE feed=?1 AND branch=?2) FROM entry "
+            "WHERE feed=?1 AND sequence=?3 AND branch=?2", (number, head.branch, head.sequence),
+        )  # fmt: skip
+        if found is None or found[0] != head.link or found[1] != head.sequence:
+            raise StoreDamaged("a feed does not end where it says", where=where)
 
     def add_feed(
         self, feed: FeedId, signed: SignedOpening, district: str, author: NodeId, incarnation: int
@@ -55,17 +63,56 @@ class Feeds(Records):
         """Hold an opening; nothing if it is held."""
         if self._number(feed) is not None:
             return
-        check = row_checksum(
-            feed, district.encode(), author, incarnation.to_bytes(8, "big"), signed.body, signed.signature
-        )
+        check = row_checksum(feed, district, author, incarnation, signed.body, signed.signature)
         number = self._c.insert(
             "INSERT INTO feed VALUES(NULL,?,?,?,?,?,?,?)",
             (feed, district, author, incarnation, signed.body, signed.signature, check),
         )
-        self._c.run("INSERT INTO branch VALUES(?,0,NULL,NULL,0,?,0)", (number, genesis_link(signed)))
+        self._put_branch(number, None, Head(0, 0, genesis_link(signed), 0))
         self._changes += 1
         self._count("feeds", 1)
         self._count("branches", 1)
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """What is read within is of one moment; what another process wrote since the last time is seen."""
+        if not self._c.writable:
+            self._ends_known.clear()
+        with self._c.snapshot():
+            yield
+
+    def _ends(self, number: int) -> list[tuple[BranchRow | None, Head]]:
+        """As `_branches_of`, remembered until it changes: every entry that is read asks."""
+        known = self._ends_known.get(number)
+        if known is None:
+            known = self._ends_known[number] = self._branches_of(number)
+        return known
+
+    def _put_branch(self, number: int, branch: BranchRow | None, head: Head) -> None:
+        self._ends_known.pop(number, None)
+        parent, parts = (None, None) if branch is None else (branch.parent, branch.sequence)
+        check = row_checksum(number, head.branch, parent, parts, head.sequence, head.stamp, head.link)
+        self._c.run(
+            "INSERT OR REPLACE INTO branch VALUES(?,?,?,?,?,?,?,?)",
+            (number, head.branch, parent, parts, head.sequence, head.link, head.stamp, check),
+        )
+
+    def _branches_of(self, number: int) -> list[tuple[BranchRow | None, Head]]:
+        """Branches of a feed, the main one first, each with its head and checked."""
+        found: list[tuple[BranchRow | None, Head]] = []
+        for row in self._c.all("SELECT * FROM branch WHERE feed=? ORDER BY branch", (number,)):
+            _, branch, parent, parts, sequence, link, stamp, check = row
+            if check != row_checksum(number, branch, parent, parts, sequence, stamp, link):
+                raise StoreDamaged("a branch is not what was written", where=f"feed row {number}")
+            found.append(
+                (
+                    None if parent is None else BranchRow(branch, parent, parts),
+                    Head(branch, sequence, Link(link), stamp),
+                )
+            )
+        if [head.branch for _, head in found] != list(range(len(found))) or not found:
+            raise StoreDamaged("a branch is missing", where=f"feed row {number}")
+        return found
 
     def _count(self, name: str, more: int) -> None:
         self.put_meta(name, (int.from_bytes(self.get_meta(name) or b"", "big") + more).to_bytes(8, "big"))
@@ -84,23 +131,18 @@ class Feeds(Records):
     def _row(self, number: int) -> FeedRow:
         known = self._rows.get(number)
         if known is None:
-            with as_written(f"feed row {number}"):
-                known = self._read_row(number)
+            row = self._c.one("SELECT * FROM feed WHERE id=?", (number,))
+            if row is None:
+                raise StoreDamaged("an entry's feed is missing", where=f"feed row {number}")
+            _, feed, district, author, incarnation, body, signature, check = row
+            signed = SignedOpening(body, signature)
+            whole = check == row_checksum(feed, district, author, incarnation, body, signature)
+            if not whole or feed != feed_id(signed):
+                raise StoreDamaged("a feed's opening is not what was written", where=f"feed row {number}")
+            known = FeedRow(FeedId(feed), signed, district, NodeId(author), incarnation)
             if not self._c.in_transaction:
                 self._rows[number] = known
         return known
-
-    def _read_row(self, number: int) -> FeedRow:
-        row = self._c.one("SELECT * FROM feed WHERE id=?", (number,))
-        if row is None:
-            raise StoreDamaged("an entry's feed is missing", where=f"feed row {number}")
-        _, feed, district, author, incarnation, body, signature, check = row
-        signed = SignedOpening(body, signature)
-        if feed != feed_id(signed) or check != row_checksum(
-            feed, district.encode(), author, incarnation.to_bytes(8, "big"), body, signature
-        ):
-            raise StoreDamaged("a feed's opening is not what was written", where=f"feed row {number}")
-        return FeedRow(FeedId(feed), signed, district, NodeId(author), incarnation)
 
     def feed(self, feed: FeedId) -> FeedRow | None:
         """One feed."""
@@ -109,37 +151,33 @@ class Feeds(Records):
 
     def feeds(self, district: str | None = None) -> list[FeedRow]:
         """All feeds, by id."""
-        rows = [self._row(number) for (number,) in self._c.all("SELECT id FROM feed ORDER BY feed")]
-        return [row for row in rows if district is None or row.district == district]
+        rows = [self._row(number) for (number,) in self._c.all("SELECT id FROM feed")]
+        return sorted(
+            (row for row in rows if district is None or row.district == district), key=lambda r: r.feed
+        )
 
     def heads(self, feed: FeedId) -> list[Head]:
-        """The ends of a feed's branches, by branch."""
-        return [
-            Head(branch, sequence, Link(link), stamp)
-            for branch, sequence, link, stamp in self._c.all(
-                "SELECT branch, sequence, link, stamp FROM branch WHERE feed=? ORDER BY branch",
-                (self._number(feed),),
-            )
-        ]
+        """The ends of a feed's branches, by branch; none if the feed is not held."""
+        number = self._number(feed)
+        return [] if number is None else [head for _, head in self._branches_of(number)]
 
     def frontier(self, district: str) -> list[tuple[FeedId, list[Head]]]:
         """Every feed of a district with its ends, by id."""
-        return [(row.feed, self.heads(row.feed)) for row in self.feeds(district)]
+        with self._reading():
+            return [(row.feed, self.heads(row.feed)) for row in self.feeds(district)]
 
-    def _branch_rows(self, district: str) -> Iterator[tuple[FeedId, BranchRow]]:
-        for number, branch, parent, parts in self._c.all(
-            "SELECT feed, branch, parent, parts FROM branch WHERE branch>0 ORDER BY feed, branch"
-        ):
-            row = self._row(number)
-            if row.district == district:
-                yield row.feed, BranchRow(branch, parent, parts)
+    def branch_rows(self, feed: FeedId) -> list[BranchRow]:
+        """Branches of one feed but the main one."""
+        number = self._number(feed)
+        return [] if number is None else [row for row, _ in self._branches_of(number) if row is not None]
 
     def branches(self, district: str) -> Mapping[FeedId, list[BranchRow]]:
         """How the forked feeds of a district branch."""
-        found: dict[FeedId, list[BranchRow]] = {}
-        for feed, row in self._branch_rows(district):
-            found.setdefault(feed, []).append(row)
-        return found
+        with self._reading():
+            numbers = self._c.all("SELECT DISTINCT feed FROM branch WHERE branch>0")
+            rows = [self._row(number) for (number,) in numbers]
+            forked = sorted(row.feed for row in rows if row.district == district)
+            return {feed: self.branch_rows(feed) for feed in forked}
 
     def forks(self, district: str) -> dict[FeedId, int]:
         """Forked feeds of a district and the lowest sequence at which branches part."""
@@ -148,15 +186,8 @@ class Feeds(Records):
     def forks_basis(self, district: str) -> bytes:
         """A hash of how the feeds of a district are forked, independent of arrival."""
         parts: list[bytes] = []
-        for feed, rows in sorted(self.branches(district).items()):
-            parts += [feed, *(r.sequence.to_bytes(8, "big") for r in sorted(rows, key=lambda r: r.sequence))]
-            parts += sorted(head.link for head in self.heads(feed))
+        with self._reading():
+            for feed, rows in self.branches(district).items():
+                parts += [feed, *(number.to_bytes(8, "big") for number in sorted(r.sequence for r in rows))]
+                parts += sorted(head.link for head in self.heads(feed))
         return tagged_hash("forks", *parts)
-
-    def branch_rows(self, feed: FeedId) -> list[BranchRow]:
-        """Branches of one feed but the main one."""
-        rows = self._c.all(
-            "SELECT branch, parent, parts FROM branch WHERE feed=? AND branch>0 ORDER BY branch",
-            (self._number(feed),),
-        )
-        return [BranchRow(*row) for row in rows]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import sqlite3
 from pathlib import Path
 
 from ledger.entropy import Entropy, SystemEntropy
 from ledger.errors import InvalidInput
 from ledger.ids import RealmId
-from ledger.store.connection import Connection, WriterLock, sync_directory
-from ledger.store.records import row_checksum
+from ledger.store.connection import Connection, WriterLock, disk_errors, sync_directory
+from ledger.store.records import meta_row, names_row
 from ledger.store.schema import SCHEMA, SCHEMA_VERSION
 from ledger.store.sqlite import SQLiteStore
 
@@ -21,32 +23,45 @@ def create_store(path: Path, realm: RealmId) -> SQLiteStore:
 
     Raises:
         InvalidInput: there is a file already.
+        StoreBusy: another process is making one.
     """
-    if path.exists():
-        raise InvalidInput("there is a store already", advice="open it, or choose another directory")
-    fresh = path.with_name(path.name + ".new")
-    fresh.unlink(missing_ok=True)
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    # SQLite accepts an empty file as a new database; ours never is empty once it has its name.
-    os.write(descriptor, b"")
-    os.close(descriptor)
-    _write_schema(fresh, realm)
-    fresh.replace(path)
-    sync_directory(path.parent)
-    return open_store(path)
+    lock = WriterLock(_lock_of(path))
+    try:
+        if path.exists():
+            raise InvalidInput("there is a store already", advice="open it, or choose another directory")
+        # Leftovers of another store would be taken for parts of this one.
+        for suffix in (".new", ".new-journal", "-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        fresh = path.with_name(path.name + ".new")
+        with disk_errors(path):
+            os.close(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+            _write_schema(fresh, realm)
+            fresh.replace(path)
+            sync_directory(path.parent)
+        store = SQLiteStore(Connection(path, writable=True), lock, SystemEntropy())
+        store.begin_continuity()
+    except BaseException:
+        lock.release()
+        raise
+    return store
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(path.name + ".lock")
 
 
 def _write_schema(path: Path, realm: RealmId) -> None:
-    import sqlite3
-
+    # A plain connection with a rollback journal: the new file must be one file, and never empty under its name.
     database = sqlite3.connect(path, isolation_level=None)
     try:
         database.execute("PRAGMA synchronous=EXTRA")
         database.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
-        values = [("realm-id", realm), ("feeds", b"\0" * 8), ("branches", b"\0" * 8)]
-        database.executemany(
-            "INSERT INTO meta VALUES(?,?)", [(n, v + row_checksum(n.encode(), v)) for n, v in values]
-        )
+        values = [("realm-id", realm), ("feeds", bytes(8)), ("branches", bytes(8))]
+        database.executemany("INSERT INTO meta VALUES(?,?)", [meta_row(*value) for value in values])
+        database.execute("INSERT INTO meta VALUES(?,?)", names_row(name for name, _ in values))
+    except sqlite3.Error as error:
+        full = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+        raise OSError(errno.ENOSPC if full else errno.EIO, type(error).__name__) from error
     finally:
         database.close()
 
@@ -55,12 +70,16 @@ def open_store(path: Path, *, writable: bool = True, entropy: Entropy | None = N
     """Open a store. `continuity_proven` says whether it is the one that was last open here.
 
     Raises:
-        NotFound, StoreBusy, StoreDamaged, VersionUnknown: as their names say.
+        NotFound, StoreBusy, StoreDamaged, StoreFull, VersionUnknown: as their names say.
     """
-    lock = WriterLock(path.with_name(path.name + ".lock")) if writable and path.exists() else None
+    lock = WriterLock(_lock_of(path)) if writable and path.exists() else None
+    connection: Connection | None = None
     try:
-        return SQLiteStore(Connection(path, writable=writable), lock, entropy or SystemEntropy())
+        connection = Connection(path, writable=writable)
+        return SQLiteStore(connection, lock, entropy or SystemEntropy())
     except BaseException:
+        if connection is not None:
+            connection.close()
         if lock is not None:
             lock.release()
         raise

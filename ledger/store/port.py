@@ -78,10 +78,11 @@ class StoredEntry(Struct, frozen=True):
 
 
 class Added(Struct, frozen=True):
-    """What became of a run: entries that were new, and whether it parted from what was held."""
+    """What became of a run: entries that were new, whether it parted from what was held, contents now filled in."""
 
     new: int
     forked: bool
+    filled: int = 0
 
 
 class Store(Protocol):
@@ -95,7 +96,11 @@ class Store(Protocol):
         ...
 
     def transaction(self) -> AbstractContextManager[None]:
-        """All or nothing; durable when it has ended. Nested ones join the outer."""
+        """All or nothing; durable when the outermost has ended. A nested one is all or nothing within it."""
+        ...
+
+    def begin_continuity(self) -> None:
+        """Say that from here on a new incarnation writes. Until then, continuity once lost stays lost."""
         ...
 
     def district_changes(self) -> int:
@@ -139,7 +144,10 @@ class Store(Protocol):
 
     # entries
     def add_run(self, run: VerifiedRun) -> Added | None:
-        """Chain a run to what is held; None if it joins nothing (a gap)."""
+        """Chain a run to what is held; None if it joins nothing (a gap).
+
+        Content that an earlier peer withheld is filled in from a run that has it. Entries held detached are chained.
+        """
         ...
 
     def add_own(self, feed: FeedId, previous: Link, entry: Entry, link: Link) -> None:
@@ -165,7 +173,7 @@ class Store(Protocol):
     def places(self, document: DocumentId) -> list[tuple[str, bytes]]:
         """Each district in whose feeds entries of a document are held, ascending, with a digest of which entries.
 
-        One lookup. Honest nodes write a document in one district; others may put its id into any feed.
+        The digest also says how many are held without content. One lookup. Honest nodes write a document in one district; others may put its id into any feed.
         """
         ...
 
@@ -188,7 +196,7 @@ class Store(Protocol):
         ...
 
     def drop_content(self, document: DocumentId) -> int:
-        """Retention: drop the sealed bytes of a document, keep its places; returns how many."""
+        """Retention: drop the sealed bytes of a document, now and as they arrive; keep its places. Returns how many."""
         ...
 
     # proofs
@@ -263,7 +271,10 @@ class Store(Protocol):
         ...
 
     def verify(self) -> Iterator[StoredEntry]:
-        """Every chained entry in order of feed, branch and sequence, each checked against its predecessor."""
+        """Every chained entry in order of feed, branch and sequence, each checked against its predecessor.
+
+        Checks everything else that is stored, too. Signatures are the caller's to check: the store knows no keys.
+        """
         ...
 
 

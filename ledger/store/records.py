@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Iterable, Iterator
+from hashlib import sha256
 from pathlib import Path
+
+import msgspec
 
 from ledger.errors import InvalidInput, StoreDamaged
 from ledger.ids import DocumentId, FeedId, Link, NodeId, tagged_hash
-from ledger.store.connection import Connection, sync_directory
+from ledger.store.connection import Connection, disk_errors, sync_directory
 
-__all__ = ["Records", "row_checksum"]
+__all__ = ["Records", "meta_row", "names_row", "row_checksum"]
+
+_encode = msgspec.msgpack.Encoder().encode
+_NAMES = "names"
+"""The local value that says which others there are: one whose name was damaged would look like one never set."""
 
 
-def row_checksum(*parts: bytes) -> bytes:
-    """Eight bytes that a row's values must match."""
-    return tagged_hash("row", *parts)[:8]
+def row_checksum(*values: object) -> bytes:
+    """Eight bytes that a row's values must match, whatever types a damaged row comes back with."""
+    return sha256(b"rxledger/1 row\0" + _encode(values)).digest()[:8]
+
+
+def meta_row(name: str, value: bytes) -> tuple[str, bytes]:
+    """A local value as it is stored."""
+    return name, value + row_checksum(name, value)
+
+
+def names_row(names: Iterable[str]) -> tuple[str, bytes]:
+    """What is stored of the names of all local values."""
+    return meta_row(_NAMES, tagged_hash("names", *(name.encode() for name in sorted(names))))
 
 
 class Records:
@@ -31,18 +49,37 @@ class Records:
             StoreDamaged: it is not what was written.
         """
         row = self._c.one("SELECT value FROM meta WHERE name=?", (name,))
-        if row is None:
-            return None
-        value = bytes(row[0])
-        if value[-8:] != row_checksum(name.encode(), value[:-8]):
-            raise StoreDamaged("a local value is not what was written", where=f"meta {name}")
-        return value[:-8]
+        return None if row is None else self._checked_meta(name, row[0])
+
+    def _checked_meta(self, name: object, stored: object) -> bytes:
+        if not isinstance(stored, bytes) or not isinstance(name, str) or len(stored) < 8:
+            raise StoreDamaged("a local value is not what was written", where="meta")
+        value = stored[:-8]
+        if stored[-8:] != row_checksum(name, value):
+            raise StoreDamaged("a local value is not what was written", where="meta")
+        return value
+
+    def _meta_names(self) -> set[str]:
+        return {name for (name,) in self._c.all("SELECT name FROM meta")} - {_NAMES}
+
+    def _check_meta(self) -> None:
+        """Every local value is what was written, and none is missing."""
+        for name, stored in self._c.all("SELECT name, value FROM meta"):
+            self._checked_meta(name, stored)
+        row = self._c.one("SELECT name, value FROM meta WHERE name=?", (_NAMES,))
+        if row is None or row != names_row(self._meta_names()):
+            raise StoreDamaged("a local value is missing", where="meta")
 
     def put_meta(self, name: str, value: bytes) -> None:
         """Set a local value."""
-        self._c.run(
-            "INSERT OR REPLACE INTO meta VALUES(?,?)", (name, value + row_checksum(name.encode(), value))
-        )
+        known = self._c.one("SELECT 1 FROM meta WHERE name=?", (name,))
+        self._c.run("INSERT OR REPLACE INTO meta VALUES(?,?)", meta_row(name, value))
+        if known is None:
+            self._c.run("INSERT OR REPLACE INTO meta VALUES(?,?)", names_row(self._meta_names()))
+
+    def _forget_meta(self, name: str) -> None:
+        self._c.run("DELETE FROM meta WHERE name=?", (name,))
+        self._c.run("INSERT OR REPLACE INTO meta VALUES(?,?)", names_row(self._meta_names()))
 
     def put_command(self, command: bytes, document: DocumentId, link: Link) -> None:
         """Note what a command did."""
@@ -65,13 +102,26 @@ class Records:
     def put_index(self, key: bytes, document: DocumentId) -> None:
         """File a document under a patient's key."""
         self._c.run("INSERT OR IGNORE INTO patient VALUES(?,?)", (key, document))
+        self._c.run(
+            "INSERT OR IGNORE INTO patient_copy VALUES(?,?,?)",
+            (row_checksum(key), document, row_checksum(key, document)),
+        )
 
     def index(self, key: bytes) -> list[DocumentId]:
-        """Documents filed under a patient's key, sorted."""
-        return [
-            DocumentId(d)
-            for (d,) in self._c.all("SELECT document FROM patient WHERE key=? ORDER BY document", (key,))
-        ]
+        """Documents filed under a patient's key, sorted.
+
+        Raises:
+            StoreDamaged: the two ways to find them disagree: one might be missing.
+        """
+        with self._c.snapshot():
+            found = self._c.all("SELECT document FROM patient WHERE key=?", (key,))
+            copies = self._c.all(
+                "SELECT document, checksum FROM patient_copy WHERE tag=?", (row_checksum(key),)
+            )
+        documents = {document for document, check in copies if check == row_checksum(key, document)}
+        if documents != {document for (document,) in found}:
+            raise StoreDamaged("the patient index is not what was written", where="patient index")
+        return sorted(DocumentId(document) for document in documents)
 
     def put_snapshot(self, document: DocumentId, basis: bytes, sealed: bytes) -> None:
         """Keep a sealed snapshot of a state."""
@@ -89,12 +139,18 @@ class Records:
     def audit_head(self) -> bytes:
         """Chain value of the last audit record; empty if none."""
         row = self._c.one("SELECT chain FROM audit ORDER BY id DESC LIMIT 1")
-        return b"" if row is None else bytes(row[0])
+        if row is None:
+            return b""
+        if not isinstance(row[0], bytes):
+            raise StoreDamaged("the audit log is not what was written", where="audit")
+        return row[0]
 
     def audit(self) -> Iterator[tuple[bytes, bytes]]:
         """Every audit record: sealed bytes and chain value, each checked against its predecessor."""
         chain = b""
         for sealed, stored in self._c.all("SELECT sealed, chain FROM audit ORDER BY id"):
+            if not isinstance(sealed, bytes):
+                raise StoreDamaged("the audit log is not what was written", where="audit")
             chain = tagged_hash("audit", chain, sealed)
             if chain != stored:
                 raise StoreDamaged("the audit log is not what was written", where="audit")
@@ -102,54 +158,102 @@ class Records:
 
     def put_horizon(self, node: NodeId, stamp: int, heard_ms: int) -> None:
         """Note up to which stamp a node's entries are held and when it was heard; neither goes backwards."""
+        row = self._c.one("SELECT * FROM horizon WHERE node=?", (node,))
+        if row is not None:
+            _, known_stamp, known_heard = self._horizon_row(row)
+            stamp, heard_ms = max(stamp, known_stamp), max(heard_ms, known_heard)
         self._c.run(
-            "INSERT INTO horizon VALUES(?,?,?) ON CONFLICT(node) DO UPDATE SET "
-            "stamp=max(stamp, excluded.stamp), heard=max(heard, excluded.heard)", (node, stamp, heard_ms),
-        )  # fmt: skip
+            "INSERT OR REPLACE INTO horizon VALUES(?,?,?,?)",
+            (node, stamp, heard_ms, row_checksum(node, stamp, heard_ms)),
+        )
+
+    @staticmethod
+    def _horizon_row(row: tuple[bytes, int, int, bytes]) -> tuple[NodeId, int, int]:
+        node, stamp, heard, check = row
+        if check != row_checksum(node, stamp, heard):
+            raise StoreDamaged("when a node was heard is not what was written", where="horizon")
+        return NodeId(node), stamp, heard
 
     def horizon(self) -> list[tuple[NodeId, int, int]]:
         """Node, stamp, heard (ms), by node."""
-        return [
-            (NodeId(n), s, h)
-            for n, s, h in self._c.all("SELECT node, stamp, heard FROM horizon ORDER BY node")
-        ]
+        return sorted([self._horizon_row(row) for row in self._c.all("SELECT * FROM horizon")])
 
     def put_proof(self, feed: FeedId, proof: bytes) -> None:
         """Keep a proof for ever."""
-        self._c.run("INSERT OR IGNORE INTO proof VALUES(?,?)", (feed, proof))
+        self._c.run("INSERT OR IGNORE INTO proof VALUES(?,?,?)", (feed, proof, row_checksum(feed, proof)))
 
     def proofs(self) -> list[tuple[FeedId, bytes]]:
         """Every proof, by feed."""
-        return [(FeedId(f), p) for f, p in self._c.all("SELECT feed, proof FROM proof ORDER BY feed")]
+        rows = self._c.all("SELECT feed, proof, checksum FROM proof")
+        if any(check != row_checksum(feed, proof) for feed, proof, check in rows):
+            raise StoreDamaged("a proof of fork is not what was written", where="proof")
+        return sorted((FeedId(feed), proof) for feed, proof, _ in rows)
+
+    def _check_records(self) -> None:
+        """Every command and filed document is what was written."""
+        for command, document, link, check in self._c.all("SELECT * FROM command"):
+            if check != row_checksum(command, document, link):
+                raise StoreDamaged("the note of a command is not what was written", where="command")
+        filed = {
+            (row_checksum(key), document, row_checksum(key, document))
+            for key, document in self._c.all("SELECT key, document FROM patient")
+        }
+        if filed != set(self._c.all("SELECT tag, document, checksum FROM patient_copy")):
+            raise StoreDamaged("the patient index is not what was written", where="patient index")
+        self.horizon()
+        self.proofs()
 
     def backup(self, target: Path) -> None:
         """Copy the store while it is in use, without its continuity token; the copy appears whole or not at all.
 
         Raises:
             InvalidInput: the target exists.
+            StoreDamaged: what was copied does not hold together; there is no backup then.
+            StoreFull: no room for it.
         """
         if target.exists():
             raise InvalidInput("the backup's file exists already", advice="name another file")
         fresh = target.with_name(target.name + ".new")
-        fresh.unlink(missing_ok=True)
-        os.close(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-        self._c.copy_to(fresh)
-        # A plain connection: the stripped copy must be one file, with no log beside it.
-        import sqlite3
+        with disk_errors(target):
+            for suffix in (".new", ".new-journal", ".new-wal", ".new-shm"):
+                target.with_name(target.name + suffix).unlink(missing_ok=True)
+            os.close(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+            try:
+                self._c.copy_to(fresh)
+                # One file, with no log beside it.
+                with self._c.translated():
+                    _one_file(fresh)
+                copy = Records(Connection(fresh, writable=True, log=False))
+                try:
+                    copy.strip()
+                finally:
+                    copy.close_connection()
+                descriptor = os.open(fresh, os.O_RDONLY)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+            except BaseException:
+                fresh.unlink(missing_ok=True)
+                raise
+            fresh.replace(target)
+            sync_directory(target.parent)
 
-        database = sqlite3.connect(fresh, isolation_level=None)
-        try:
-            database.execute("PRAGMA journal_mode=DELETE")
-            database.execute("DELETE FROM meta WHERE name='continuity'")
-            (whole,) = database.execute("PRAGMA integrity_check").fetchone()
-        finally:
-            database.close()
-        if whole != "ok":
-            raise StoreDamaged("the copy does not hold together", where=str(target))
-        descriptor = os.open(fresh, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        fresh.replace(target)
-        sync_directory(target.parent)
+    def strip(self) -> None:
+        """Take out what a backup must not carry, and check the rest."""
+        with self._c.transaction():
+            self._forget_meta("continuity")
+        self._check_meta()
+        self._c.check()
+
+    def close_connection(self) -> None:
+        """Close the database."""
+        self._c.close()
+
+
+def _one_file(path: Path) -> None:
+    database = sqlite3.connect(path, isolation_level=None)
+    try:
+        database.execute("PRAGMA journal_mode=DELETE")
+    finally:
+        database.close()

@@ -59,7 +59,7 @@ def _known(store: Chains, feed: FeedId, after: tuple[tuple[int, Link], ...]) -> 
     parents = _parents(store, feed)
     known: dict[int, int] = {}
     for end, link in after:
-        branch, sequence = (store.position(feed, end, link) if end else 0), end
+        sequence, branch = end, store.position(feed, end, link) if end else 0
         while branch is not None:
             known[branch] = max(known.get(branch, 0), sequence)
             row = parents.get(branch)
@@ -74,25 +74,35 @@ def runs_after(
 
     A run ends at a signed entry. Heads that are not held here (the peer is ahead) say nothing.
     """
+    # Heads first: of a branch that another process adds meanwhile, the parent would not be known.
+    heads = store.heads(feed)
     known, parents = _known(store, feed, after), _parents(store, feed)
-    for head in store.heads(feed):
+    for head in heads:
         row = parents.get(head.branch)
         position = max(known.get(head.branch, 0), row.sequence - 1 if row else 0)
         while position < head.sequence and budget_bytes > 0:
             chunk = store.chain(feed, head.branch, position, RUN_ENTRIES)
-            if not chunk:
-                raise StoreDamaged(
-                    "a feed ends before its head", where=f"feed {feed.hex()} sequence {position}"
-                )
             chunk = _cut(chunk, min(budget_bytes, RUN_BYTES)) or store.chain(
                 feed, head.branch, position, RUN_ENTRIES_MAX
             )
             chunk = _cut(chunk, RUN_BYTES)
-            if not chunk:
-                break  # Nothing signed follows: the rest of a run still under way.
+            _check_consecutive(feed, position, chunk)
             yield _run(feed, chunk)
             budget_bytes -= sum(_size(entry) for entry in chunk)
             position = chunk[-1].sequence
+
+
+def _check_consecutive(feed: FeedId, position: int, chunk: list[StoredEntry]) -> None:
+    """Every run taken in ended with a signature: what follows a position begins right after it and ends with one."""
+    if not chunk:
+        raise StoreDamaged(
+            "the rest of a feed is missing", where=f"feed {feed.hex()} sequence {position + 1}"
+        )
+    previous = chunk[0].previous
+    for expected, entry in enumerate(chunk, position + 1):
+        if entry.sequence != expected or entry.previous != previous:
+            raise StoreDamaged("an entry is missing", where=f"feed {feed.hex()} sequence {expected}")
+        previous = entry.link
 
 
 def _size(entry: StoredEntry) -> int:
@@ -122,10 +132,8 @@ def fork_proof(store: Chains, feed: FeedId) -> ForkProof | None:
         right = _cut(store.chain(feed, row.branch, row.sequence - 1, RUN_ENTRIES_MAX), 1)
         left = _cut(store.chain(feed, row.parent, row.sequence - 1, RUN_ENTRIES_MAX), 1)
         if left and right and left[0].previous == right[0].previous:
-            first, second = sorted(
-                (_run(feed, left), _run(feed, right)), key=lambda run: run.entries[0].sealed or b""
-            )
-            return ForkProof(first, second)
+            first, second = sorted((left, right), key=lambda chunk: chunk[0].link)
+            return ForkProof(_run(feed, first), _run(feed, second))
     return None
 
 
@@ -136,16 +144,20 @@ def verify(store: Chains) -> Iterator[StoredEntry]:
         StoreDamaged: a chain does not hold; names feed and sequence.
     """
     for row in store.feeds():
+        heads = store.heads(row.feed)
         parents = _parents(store, row.feed)
         links: dict[tuple[int, int], Link] = {}
-        for head in store.heads(row.feed):
+        for head in heads:
             branch = parents.get(head.branch)
             position = branch.sequence - 1 if branch else 0
             previous: Link | None = genesis_link(row.signed) if position == 0 else None
             if branch is not None and position:
                 previous = links.get((branch.parent, position)) or _link_at(store, row.feed, branch, position)
             while position < head.sequence:
-                chunk = store.chain(row.feed, head.branch, position, RUN_ENTRIES)
+                # Not beyond the head that was read: another process may be writing.
+                chunk = store.chain(
+                    row.feed, head.branch, position, min(RUN_ENTRIES, head.sequence - position)
+                )
                 if not chunk:
                     break
                 for entry in chunk:
