@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 
 import structlog
 
@@ -62,8 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         output.error("os", f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror))
         return EXIT_REFUSED
     except BrokenPipeError:
-        # Whoever read our output has gone; nothing more may be written to it, not even at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.stdout = Path(os.devnull).open("w")
         return EXIT_REFUSED
     except KeyboardInterrupt:
         output.error("interrupted", "stopped; what was acknowledged is kept")
