@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
 
 import structlog
 
@@ -63,7 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         output.error("os", f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror))
         return EXIT_REFUSED
     except BrokenPipeError:
-        sys.stdout = Path(os.devnull).open("w")
+        # Whoever read our output has gone; nothing more may be written to it, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_REFUSED
     except KeyboardInterrupt:
         output.error("interrupted", "stopped; what was acknowledged is kept")
