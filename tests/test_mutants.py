@@ -1,0 +1,111 @@
+"""The tests are tested: deliberate faults in the real code, each of which a named test must catch.
+
+A mutant is one replacement in a copy of the sources; the test that must fail runs against the copy. A mutant whose
+text is no longer found is an error, not a pass.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FOLD = "tests/ledger/test_fold_properties.py"
+VECTORS = "tests/test_vectors.py"
+CRASH = "tests/ledger/store/test_crash.py"
+
+MUTANTS = {
+    "a guard that ignores the holder": (
+        "ledger/guard.py", "fill.holder and fill.holder == self.request.own_feed", "fill.holder",
+        FOLD, "second_pharmacy",
+    ),
+    "custody judged by the linear order instead of the causal past": (
+        "ledger/custody.py", "        contested = token.tainted\n",
+        "        contested = token.tainted\n        past = (1 << self.causality.index[fact.id]) - 1\n",
+        FOLD, "could_not_know",
+    ),
+    "a fold ordered by clock": (
+        "ledger/facts.py", "topological(edges)", "sorted(self.facts, key=lambda link: self.facts[link].stamp)",
+        FOLD, "clock_that_is_behind",
+    ),
+    "a fork resolved by first seen": (
+        "ledger/custody.py", "return forked_at is not None and fact.sequence >= forked_at",
+        "return forked_at is not None and fact.sequence >= forked_at and fact.branch > 0",
+        FOLD, "two_images",
+    ),
+    "an acknowledgement before fsync": (
+        "ledger/store/connection.py", "PRAGMA synchronous=FULL", "PRAGMA synchronous=OFF", CRASH, "acknowledgement_comes",
+    ),
+    "an entry accepted unverified": (
+        "ledger/feed.py", "    verify_link(links[-1], last.signature, public_key)\n", "", VECTORS, "run",
+    ),
+    "over-supply netted away": (
+        "ledger/supplies.py", "over += supply.net - taken", "over += 0", FOLD, "never_vanishes",
+    ),
+    "a resume that ends holds it did not know of, and clocks that count": (
+        "ledger/anomalies.py", "if not causality.in_past_of_any(f, made)", "if True", FOLD, "clock_that_is_behind",
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("mutants")
+    for part in ("ledger", "nodes", "tests", "schemas", "scripts", "simulations"):
+        shutil.copytree(ROOT / part, target / part, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", target)
+    return target
+
+
+def run(copy: Path, path: str, pattern: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-x",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:randomly",
+            path,
+            "-k",
+            pattern,
+        ],
+        cwd=copy,
+        env={**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_mutant_is_caught(copy: Path, name: str) -> None:
+    source, before, after, path, pattern = MUTANTS[name]
+    if path == CRASH and shutil.which("strace") is None:
+        pytest.skip("strace shows the order of calls; .ci/run installs it")
+    original = (copy / source).read_text()
+    assert original.count(before) == 1, (
+        f"the text to replace stands {original.count(before)} times in {source}"
+    )
+    (copy / source).write_text(original.replace(before, after))
+    try:
+        done = run(copy, path, pattern)
+    finally:
+        (copy / source).write_text(original)
+    assert done.returncode == 1, f"the mutant survived:\n{done.stdout[-2000:]}{done.stderr[-500:]}"
+
+
+@pytest.mark.parametrize(("path", "pattern"), sorted({(m[3], m[4]) for m in MUTANTS.values()}))
+def test_the_same_tests_pass_on_the_code_as_it_is(copy: Path, path: str, pattern: str) -> None:
+    """Else a mutant would be caught by a test that fails anyway."""
+    done = run(copy, path, pattern)
+    assert done.returncode == 0, done.stdout[-2000:]
