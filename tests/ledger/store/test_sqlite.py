@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import stat
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -228,6 +229,59 @@ def test_a_transaction_that_the_disk_gave_up_writes_nothing_after(tmp_path: Path
 def test_errors_of_files_are_told_apart(tmp_path: Path, number: int, raised: type[RxLedgerError]) -> None:
     with pytest.raises(raised), disk_errors(tmp_path):
         raise OSError(number, os.strerror(number))
+
+
+def with_fault(place: Path, call: str, fault: str, runs: int, trace: Path) -> list[str]:
+    """What a child says that appends while a system call on the log fails."""
+    child = Path(__file__).with_name("failing_disk_child.py")
+    command = [
+        "strace", "-f", "-qq", "-o", str(trace), "-P", f"{place}-wal", "-e", f"trace={call}", "-e",
+        f"inject={call}:{fault}", sys.executable, str(child), str(place), str(runs),
+    ]  # fmt: skip
+    path = os.pathsep.join([str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        command,
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert "INJECTED" in trace.read_text(), "the fault never happened"
+    return done.stdout.split("\n")[:-1]
+
+
+def test_after_a_failed_fsync_nothing_is_acknowledged_until_the_store_is_opened_anew(tmp_path: Path) -> None:
+    """What it left unwritten, the next fsync need not report: one that succeeds would prove nothing (D5)."""
+    place = tmp_path / "store.db"
+    store = create_store(place, REALM)
+    feed = FeedForTests().open(store)
+    store.close()
+    said = with_fault(place, "fdatasync,fsync", "error=EIO:when=4", 6, tmp_path / "trace")
+    durable = said.index("store-damaged")
+    assert durable >= 1, "some appends came before the fault"
+    assert said[durable:-1] == ["store-damaged"] * (6 - durable)
+    store = open_store(place)
+    assert store.heads(feed.id)[0].sequence >= durable
+    assert len(list(store.verify())) >= durable
+    store.close()
+
+
+def test_no_room_in_the_log_refuses_and_the_next_append_is_taken(tmp_path: Path) -> None:
+    place = tmp_path / "store.db"
+    store = create_store(place, REALM)
+    feed = FeedForTests().open(store)
+    store.close()
+    said = with_fault(place, "pwrite64", "error=ENOSPC:when=12", 6, tmp_path / "trace")
+    assert said.count("store-full") == 1
+    # Its successor does not join, for its predecessor is missing: nothing of the refused one was kept.
+    durable = said.index("store-full")
+    assert said[-1] == f"held {durable}"
+    store = open_store(place)
+    assert store.heads(feed.id)[0].sequence == durable
+    take(store, feed.run(6))
+    assert len(list(store.verify())) == 6
+    store.close()
 
 
 # --- readers beside a writer ------------------------------------------------------------------------------------
