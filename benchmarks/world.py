@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ledger import (
+    Clock,
     Coded,
     IssuePrescription,
     Ledger,
@@ -22,7 +23,7 @@ from ledger.persons import GLN, LICENCE_CODE, NPL_PACK_ID, PERSONAL_NUMBER, PRES
 from nodes.founding import Founded, enrol, found_realm
 from nodes.inprocess import synchronise
 
-__all__ = ["DISTRICT", "PHARMACIST", "PHARMACY", "PRESCRIBER", "SmallRealm", "order"]
+__all__ = ["DISTRICT", "OFFICER", "PHARMACIST", "PHARMACY", "PRESCRIBER", "SmallRealm", "order"]
 
 DISTRICT = "SE-AB-0180"
 PRESCRIBER = Person(Coded(PRESCRIBER_CODE, "0012345"), PersonRole.PRESCRIBER)
@@ -34,7 +35,7 @@ PHARMACY = Coded(GLN, "7350000000001")
 class SmallRealm:
     """Three nodes in one directory."""
 
-    def __init__(self, directory: Path, seed: int = 1) -> None:
+    def __init__(self, directory: Path, seed: int = 1, clock: Clock | None = None) -> None:
         self.directory = directory
         self.unlock = UnlockFile(directory / "unlock" / "secret")
         self.founded: Founded = found_realm(
@@ -42,7 +43,7 @@ class SmallRealm:
             "bench",
             RealmKind.EXERCISE,
             self.unlock,
-            clock=SystemClock(),
+            clock=clock or SystemClock(),
             entropy=SeededEntropy(seed),
         )
         self.agency = self.founded.agency

@@ -19,7 +19,9 @@ ACTS = st.lists(
 )
 
 
-def play(realm: ModelRealm, acts: list[tuple[int, int, int, int]], *, beyond_custody: bool) -> None:
+def play(  # noqa: C901  one branch for each kind of act
+    realm: ModelRealm, acts: list[tuple[int, int, int, int]], *, beyond_custody: bool
+) -> None:
     """Run a schedule: who acts, on which fill, towards whom; what is impossible is left out."""
     delegations: list[tuple[ModelNode, Fact]] = []
     for kind, who, fill, other in acts:
