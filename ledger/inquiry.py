@@ -225,7 +225,7 @@ class Inquiry:
         for document, state in self.states():
             with node.lock:
                 fresh = node.reader.fold_anew(document)
-                node.reader.automerge(document)
+                node.reader.snapshot(document)
             if fresh is None or state_digest(fresh.prescription) != state_digest(state.prescription):
                 raise StoreDamaged(
                     "a cached state is not what its entries say", where=f"document {document.hex()}"

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from ledger.codec import PARENTS_MAX, decode_content
 from ledger.document import DocumentEvent, build
-from ledger.errors import NotAuthentic, PeerFault, Unreadable, VersionUnknown
+from ledger.errors import LimitExceeded, NotAuthentic, PeerFault, Unreadable, VersionUnknown
 from ledger.events import Event, PrescriptionIssued, decode_event, event_json
 from ledger.feed import encode_header
 from ledger.governance import GovernanceEntry, GovernanceView, fold_governance
@@ -39,6 +39,9 @@ __all__ = ["CACHED_STATES_MAX", "OpenedEntry", "Reader", "State"]
 
 CACHED_STATES_MAX = 4096
 """States kept in memory: some 4 kB each, so 16 MB; a pharmacy's busy week of patients."""
+EVENTS_EXPORTED_MAX = 1000
+"""Events of one document that are merged into an Automerge document, which holds the interpreter's lock meanwhile: a
+real prescription has some ten; a thousand on as many branches take seconds."""
 _SNAPSHOT = "snapshot"
 
 
@@ -335,13 +338,27 @@ class Reader:
             return None
         basis = self._basis(document, place)
         state, facts = self._fold(document, place[0], basis)
-        body = _Snapshot(encode_state(state.prescription), state.heads, state.unread, _automerge(facts))
+        body = _Snapshot(
+            encode_state(state.prescription),
+            state.heads,
+            state.unread,
+            _automerge(facts) if len(facts) <= EVENTS_EXPORTED_MAX else b"",
+        )
         plain = msgspec.msgpack.encode(body)
         return basis, seal_local(self._storage_key, _SNAPSHOT, document + basis, plain)
 
     def automerge(self, document: DocumentId) -> bytes:
-        """The prescription as a saved Automerge document: the same bytes on every node with the same entries."""
-        return _automerge([o.fact for o in self.opened(document) if o.fact is not None])
+        """The prescription as a saved Automerge document: the same bytes on every node with the same entries.
+
+        Raises:
+            LimitExceeded: more than `EVENTS_EXPORTED_MAX` events stand in it: a flood, not a prescription.
+        """
+        facts = [o.fact for o in self.opened(document) if o.fact is not None]
+        if len(facts) > EVENTS_EXPORTED_MAX:
+            raise LimitExceeded(
+                f"a document of {len(facts)} events is not exported; at most {EVENTS_EXPORTED_MAX}"
+            )
+        return _automerge(facts)
 
 
 def _automerge(facts: Iterable[Fact]) -> bytes:

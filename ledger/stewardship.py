@@ -160,12 +160,11 @@ class Stewardship:
                 )
                 for reader in self._readers(district)
             )
-            with node.transaction():
-                node.keyring.add_district(district, epoch, key)
-                node.save_keyring()
-            return self._govern(
-                KeyEpochStarted, person, command, district=district, epoch=epoch, wrapped=wrapped
-            )
+            # One transaction: a key that only this node had would seal what nobody else can read.
+            with node.new_district_key(district, epoch, key):
+                return self._govern(
+                    KeyEpochStarted, person, command, district=district, epoch=epoch, wrapped=wrapped
+                )
 
     def take_epochs(self) -> int:
         """Unwrap the district keys that governance holds for this node; returns how many were new."""
