@@ -10,6 +10,8 @@ import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -451,6 +453,80 @@ def test_every_byte_flipped_is_noticed_or_changes_nothing(reference: Reference, 
     outcomes = flip(reference, tmp_path / "store.db", range(len(reference.content)))
     print(f"{len(reference.content)} bytes: {outcomes}")
     assert sum(outcomes.values()) == len(reference.content)
+
+
+CHECKED = (
+    "meta",
+    "feed",
+    "branch",
+    "document",
+    "entry",
+    "command",
+    "patient",
+    "patient_copy",
+    "horizon",
+    "proof",
+    "audit",
+)
+"""All tables but the snapshots, which are sealed and never the truth."""
+NEVER_MISSED = ("meta", "feed", "branch", "document", "entry", "patient", "patient_copy")
+
+
+def another(value: object) -> object:
+    """A value of the same type that was not written."""
+    if isinstance(value, int):
+        return value + 1
+    if isinstance(value, bytes):
+        return bytes([value[0] ^ 1]) + value[1:] if value else b"x"
+    return value[:-1] + "~" if isinstance(value, str) else 0
+
+
+def damages(content: bytes, scratch: Path) -> Iterator[tuple[str, bytes]]:
+    """The store with one column of one row changed, or one row removed, for each of them; every index agrees."""
+    scratch.write_bytes(content)
+    with closing(sqlite3.connect(scratch, isolation_level=None)) as database:
+        # In one file, so that its bytes are all there is.
+        database.execute("PRAGMA journal_mode=DELETE")
+        for table in CHECKED:
+            columns = [row[1] for row in database.execute(f"PRAGMA table_info({table})")]
+            for row in database.execute(f"SELECT * FROM {table}").fetchall():
+                same = " AND ".join(f"{column} IS ?" for column in columns)
+                statements = [(f"{table} removed", f"DELETE FROM {table} WHERE {same}", row)] * (
+                    table in NEVER_MISSED
+                )
+                for column, value in zip(columns, row, strict=True):
+                    change = f"UPDATE OR IGNORE {table} SET {column}=? WHERE {same}"
+                    statements.append((f"{table}.{column}", change, (another(value), *row)))
+                for what, statement, values in statements:
+                    database.execute("BEGIN")
+                    changed = database.execute(statement, values).rowcount
+                    copy = database.serialize() if changed else b""
+                    database.execute("ROLLBACK")
+                    if copy:
+                        yield what, copy
+
+
+def test_no_column_of_any_row_can_change_and_no_row_be_missing_unnoticed(
+    reference: Reference, tmp_path: Path
+) -> None:
+    """Pages and indexes hold together in each of these: only what the rows say of themselves can tell."""
+    place = tmp_path / "store.db"
+    expected, refused = originals(reference, place), set[str]()
+    for what, content in damages(reference.content, tmp_path / "scratch"):
+        try:
+            if outcome(reference, place, content, expected) == "refused":
+                refused.add(what)
+        except BaseException as error:
+            raise AssertionError(f"{what}: {error!r}") from error
+    assert {f"{table} removed" for table in NEVER_MISSED} <= refused
+    assert {
+        "branch.parent",
+        "branch.parts",
+        "branch.stamp",
+        "entry.branch",
+        "entry.signature",
+        "meta.name",
+    } <= refused
 
 
 def test_a_page_zeroed_or_written_over_another_is_noticed_or_changes_nothing(
