@@ -228,7 +228,8 @@ class _Judge:
         if judged not in (Standing.VALID, Standing.CONTESTED):
             return
         key = (Link(event.supply), supply.fill)
-        if self.spends.get(key):
+        earlier = self.spends.get(key, ())
+        if any(self.causality.before(spent.id, fact.id) for spent in earlier):
             return  # Reversed before, or the owed rest was supplied since: the chain goes on from there.
         self.spends.setdefault(key, []).append(fact)
         if key in self.baseless:
