@@ -10,6 +10,7 @@ from ledger.errors import InvalidInput, NotFound
 from ledger.events import Event, FillRight, Level, Person
 from ledger.exchange import Exchange
 from ledger.history import holdings
+from ledger.identity import RealmKind
 from ledger.ids import DocumentId, FeedId, Link, NodeId, district_document
 from ledger.inquiry import Inquiry
 from ledger.node import Node, Receipt
@@ -43,13 +44,16 @@ class Acts:
         self._policy: tuple[bytes, Policy] | None = None
 
     def policy(self) -> tuple[Policy, str]:
-        """The policy in force and the law it cites."""
+        """The policy in force and the law it cites. One that cannot be followed permits nothing beyond custody."""
         with self.node.lock:
             stated = self.node.reader.governance().policy
         if stated is None:
             return default_policy(self.node.realm.kind.value), ""
         if self._policy is None or self._policy[0] != stated[0]:
-            self._policy = stated[0], decode_policy(stated[0])
+            try:
+                self._policy = stated[0], decode_policy(stated[0])
+            except InvalidInput:  # Every act asks for the policy: a bad one must not stop them all.
+                self._policy = stated[0], default_policy(RealmKind.PRODUCTION.value)
         return self._policy[1], stated[1]
 
     def level(self, district: str) -> Level:
@@ -122,5 +126,18 @@ class Acts:
 
     def _holdings(self, document: DocumentId, district: str) -> Sequence[FillRight]:
         state = self.node.reader.state(document)
-        own = self.node.writer.feed(district)
-        return () if state is None or own is None else holdings(state.prescription, own)
+        own = self._holding_feed(district)
+        if state is None or own is None:
+            return ()
+        return holdings(state.prescription, own, unread=state.unread)
+
+    def _holding_feed(self, district: str) -> FeedId | None:
+        """This node's feed, if it may hold anything: a node that was revoked, or whoever admitted it, may not.
+
+        The fold knows whose feed it is only where it wrote something; the node itself always knows.
+        """
+        identity, governance = self.node.identity, self.node.reader.governance()
+        vouching = (identity.node, identity.admitted_by)
+        if any(node is not None and governance.revocation(node) is not None for node in vouching):
+            return None
+        return self.node.writer.feed(district)

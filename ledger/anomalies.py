@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from ledger.authority import Lack
 from ledger.clock import DRIFT_MAX_MS, stamp_ms
@@ -73,12 +73,12 @@ def find_anomalies(
     conflicts: list[tuple[Link, ...]],
     over: frozenset[Link],
     void: Mapping[Link, str],
-) -> tuple[Anomaly, ...]:
-    """Every anomaly of a document, by id."""
+) -> tuple[tuple[Anomaly, ...], tuple[tuple[bytes, Resolution], ...]]:
+    """Every anomaly of a document, by id; and decisions on anomalies that are none of them."""
     finder = _Finder(document, causality)
     facts = list(own)
     _supply_anomalies(finder, issued, supplies, over)
-    _cancellations(finder, facts, supplies)
+    _cancellations(finder, facts, lacking, supplies)
     _custody_anomalies(finder, custody, lacking, supplies)
     _amendments(finder, facts, lacking)
     _times(finder, facts)
@@ -120,22 +120,27 @@ def _supply_anomalies(
             finder.add("supplied_after_expiry", (supply.id,), fill=supply.fill)
 
 
-def _cancellations(finder: _Finder, facts: list[Fact], supplies: list[Supply]) -> None:
-    cancels = [
-        f.id for f in facts if isinstance(f.event, PrescriptionCancelled) and f.id in finder.causality.index
-    ]
-    before = finder.causality.before
-    for supply in supplies:
-        if not supply.net:
-            continue
-        for cancel in cancels:
-            if any(before(supply_id, cancel) for supply_id in supply.ids):
-                continue
-            known = before(cancel, supply.id)
+def _cancellations(
+    finder: _Finder, facts: list[Fact], lacking: Mapping[Link, Lack], supplies: list[Supply]
+) -> None:
+    """Of each supply, with the first cancellation (a label) that did not know of it."""
+    causality = finder.causality
+    cancels = [f.id for f in facts if isinstance(f.event, PrescriptionCancelled) and f.id not in lacking]
+    cancels.sort(key=causality.index.__getitem__)
+    every = causality.mask(cancels)
+    waiting = [(s, causality.mask(s.ids)) for s in supplies if s.net]
+    for cancel in cancels:
+        past = causality.past(cancel)
+        found = [s for s, mask in waiting if not past & mask]
+        waiting = [(s, mask) for s, mask in waiting if past & mask]
+        for supply in found:
+            known = any(causality.past(link) & every for link in supply.ids)
             finder.add(
                 "supplied_after_cancellation", (supply.id, cancel), fill=supply.fill,
                 detail="knowingly" if known else "concurrently",
             )  # fmt: skip
+        if not waiting:
+            break
 
 
 def _custody_anomalies(
@@ -182,8 +187,13 @@ def _times(finder: _Finder, facts: list[Fact]) -> None:
     for fact in facts:
         for parent in fact.parents:
             earlier = held.get(parent)
-            if earlier is not None and earlier.stamp > fact.stamp:
+            if earlier is not None and earlier.stamp > fact.stamp and earlier.feed != fact.feed:
                 finder.add("clock_beyond_bound", (earlier.id,), detail="later than what follows it")
+        previous = finder.causality.previous(fact.id)
+        before = None if previous is None else held.get(previous)
+        # A node's own clock never steps back: here it is the second that lies, or its author's clock.
+        if before is not None and before.stamp > fact.stamp:
+            finder.add("clock_beyond_bound", (fact.id,), detail="earlier than what its author wrote before")
         event = fact.event
         if (
             event is not None
@@ -193,15 +203,21 @@ def _times(finder: _Finder, facts: list[Fact]) -> None:
             finder.add("clock_beyond_bound", (fact.id,), detail="recorded before it happened")
 
 
-def _resolved(finder: _Finder, facts: list[Fact], lacking: Mapping[Link, Lack]) -> tuple[Anomaly, ...]:
+def _resolved(
+    finder: _Finder, facts: list[Fact], lacking: Mapping[Link, Lack]
+) -> tuple[tuple[Anomaly, ...], tuple[tuple[bytes, Resolution], ...]]:
     decisions: dict[bytes, list[Resolution]] = {}
     for fact in sorted(facts, key=lambda f: finder.causality.index.get(f.id, 0)):
         if isinstance(fact.event, AnomalyResolved) and fact.id not in lacking:
             decisions.setdefault(fact.event.anomaly, []).append(Resolution(fact.id, fact.event.decision))
-    return tuple(
-        Anomaly(
-            id=a.id, kind=a.kind, document=a.document, fill=a.fill, involved=a.involved, detail=a.detail,
-            resolutions=tuple(decisions.get(a.id, ())),
-        )
+    found = tuple(
+        structs.replace(a, resolutions=tuple(decisions.get(a.id, ())))
         for _, a in sorted(finder.found.items())
-    )  # fmt: skip
+    )
+    others = tuple(
+        (anomaly, resolution)
+        for anomaly, made in sorted(decisions.items())
+        if anomaly not in finder.found
+        for resolution in made
+    )
+    return found, others

@@ -6,14 +6,16 @@ never *drop*.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 from ledger import events as e
-from ledger.facts import Branches, Fact
+from ledger.facts import Causality, Fact
 from ledger.governance import GovernanceView, Revocation
 from ledger.identity import NodeRole
+from ledger.ids import FeedId, Link, NodeId
 
-__all__ = ["Lack", "knew_of_revocation", "lack_of_authority"]
+__all__ = ["Lack", "Revocations", "may_write"]
 
 _CARE: tuple[type[e.Event], ...] = (
     e.PrescriptionHeld,
@@ -53,42 +55,89 @@ class Lack(StrEnum):
     REVOKED = "revoked"
 
 
-def lack_of_authority(fact: Fact, governance: GovernanceView, branches: Branches) -> Lack | None:
-    """Why a fact lacks authority, or None."""
+def may_write(fact: Fact) -> bool:
+    """Whether the author's role allows an event. One that is not understood is judged when it is."""
     event = fact.event
-    if event is not None:
-        if type(event) not in _MAY[fact.role]:
-            return Lack.OUT_OF_ROLE
-        if isinstance(event, e.PrescriptionIssued):
-            if fact.role is NodeRole.PHARMACY and event.origin not in _PHARMACY_ORIGINS:
-                return Lack.OUT_OF_ROLE
-            if fact.role is NodeRole.AGENCY and event.origin is not e.Origin.REGISTER:
-                return Lack.OUT_OF_ROLE
-    for who in (fact.author, fact.admitted_by):
-        revocation = None if who is None else governance.revocation(who)
-        if revocation is not None and not _is_good(fact, revocation, branches):
-            return Lack.REVOKED
-    return None
+    if event is None:
+        return True
+    if isinstance(event, e.PrescriptionIssued):
+        if fact.role is NodeRole.PHARMACY and event.origin not in _PHARMACY_ORIGINS:
+            return False
+        if fact.role is NodeRole.AGENCY and event.origin is not e.Origin.REGISTER:
+            return False
+    return type(event) in _MAY[fact.role]
 
 
-def _is_good(fact: Fact, revocation: Revocation, branches: Branches) -> bool:
-    """Whether a fact stands at or before the end that a revocation names for its feed.
+class Revocations:
+    """What roles and revocations take away among some facts, and who had to know of them."""
 
-    The revocation of a district authority names the feeds of the nodes it admitted as well: whoever is admitted with a
-    stolen key afterwards has no authority.
-    """
-    end = revocation.good.get(fact.feed)
-    if end is None or fact.sequence > end[0]:
-        return False
-    forked_at = branches.forked_at.get(fact.feed)
-    # On a forked feed only the branch of the named link is good; without that link's place, nothing past the fork.
-    return forked_at is None or fact.sequence < forked_at or fact.id == end[1]
+    def __init__(self, causality: Causality, governance: GovernanceView) -> None:
+        self._causality, self._governance = causality, governance
+        self._owners: dict[FeedId, tuple[NodeId, ...]] = {}
+        self._aware: dict[int, int] = {}
+        lacking: dict[Link, Lack] = {}
+        for fact in causality.facts.values():
+            owners = self._owners.setdefault(fact.feed, _vouching(fact))
+            if not may_write(fact):
+                lacking[fact.id] = Lack.OUT_OF_ROLE
+            elif any(not self._is_good(fact, r) for r in self._of(owners)):
+                lacking[fact.id] = Lack.REVOKED
+        self.lacking: Mapping[Link, Lack] = lacking
+        """Facts that lack authority, and why."""
+
+    def _of(self, nodes: tuple[NodeId, ...]) -> list[Revocation]:
+        return [r for r in map(self._governance.revocation, nodes) if r is not None]
+
+    def is_revoked(self, feed: FeedId) -> bool:
+        """Whether what a feed holds can no longer be acted on: its node, or who admitted it, was revoked.
+
+        A feed that wrote nothing here is known by the revocation that names it.
+        """
+        owners = self._owners.get(feed)
+        return bool(self._of(owners)) if owners is not None else self._governance.names_revoked(feed)
+
+    def author(self, feed: FeedId) -> NodeId | None:
+        """Whose feed it is, if it wrote something here."""
+        owners = self._owners.get(feed)
+        return None if owners is None else owners[0]
+
+    def _is_good(self, fact: Fact, revocation: Revocation) -> bool:
+        """Whether a fact is the end that a revocation names for its feed, or stands before it on its branch.
+
+        The revocation of a district authority names the feeds of the nodes it admitted as well: whoever is admitted
+        with a stolen key afterwards has no authority. Without the named entry at hand, what precedes it by number on a
+        feed that is not forked is good; on a forked one, what precedes the fork.
+        """
+        end = revocation.good.get(fact.feed)
+        if end is None or fact.sequence > end[0]:
+            return False
+        if fact.sequence == end[0]:
+            return fact.id == end[1]
+        branches, named = self._causality.branches, self._causality.facts.get(end[1])
+        forked_at = branches.forked_at.get(fact.feed)
+        if forked_at is None or fact.sequence < forked_at:
+            return True
+        return named is not None and branches.on_path(
+            fact.feed, fact.branch, fact.sequence, named.branch, named.sequence
+        )
+
+    def were_known(self, fact: Fact) -> bool:
+        """Whether a fact, or one in its causal past, cites governance that had already revoked its author."""
+        known = self._causality.past(fact.id) | self._causality.mask((fact.id,))
+        return any(known & self._aware_of(r.position) for r in self._of(_vouching(fact)))
+
+    def _aware_of(self, position: int) -> int:
+        """The facts whose authors cite that place of the chain, or a later one."""
+        if position not in self._aware:
+            self._aware[position] = self._causality.mask(
+                fact.id
+                for fact in self._causality.facts.values()
+                if fact.event is not None
+                and (self._governance.position(fact.event.governance) or 0) >= position
+            )
+        return self._aware[position]
 
 
-def knew_of_revocation(fact: Fact, governance: GovernanceView) -> bool:
-    """Whether the author wrote this knowing of a governance chain that had already revoked it."""
-    if fact.event is None:
-        return False
-    position = governance.position(fact.event.governance)
-    known = [governance.revocation(who) for who in (fact.author, fact.admitted_by) if who is not None]
-    return position is not None and any(r is not None and position >= r.position for r in known)
+def _vouching(fact: Fact) -> tuple[NodeId, ...]:
+    """The author, and the district authority that admitted it."""
+    return (fact.author,) if fact.admitted_by is None else (fact.author, fact.admitted_by)

@@ -3,7 +3,8 @@
 - A *token* is (link of the act that granted it, fill); it has one holder: a feed, or the bearer of a key.
 - Issuing grants; a transfer spends one token and grants another; a supply spends one (a part supply grants the rest to
   its own feed); a reversal of a supply made on custody grants it back to the feed that supplied.
-- A delegation (or a closed feed) conveys everything a feed holds or will be named for, unspent at that position.
+- A conveyance (`ledger.conveyances`) lets another feed act; the act then rests on it.
+- Copies of the issuing event, by whoever read it, are one act: nobody takes a fill by writing its bytes again.
 - An act is judged in its causal past. What it could not know makes it *contested*, never *breached*: a fork, a
   revocation, a recovery, a delegation elsewhere. Two acts that spend one token are a breach, seen without any order,
   unless the feed is forked.
@@ -12,6 +13,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from enum import StrEnum
 
@@ -19,24 +21,20 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from msgspec import Struct
 
-from ledger.authority import Lack, knew_of_revocation
+from ledger.authority import Lack, Revocations
+from ledger.conveyances import Conveyances
 from ledger.events import (
     Basis,
-    CustodyDelegated,
-    CustodyDelegationEnded,
     CustodyRecovered,
     CustodyTransferred,
     Dispensed,
     DispensingReversed,
-    FeedClosed,
     PrescriptionIssued,
 )
 from ledger.facts import Causality, Fact
-from ledger.governance import GovernanceView
-from ledger.ids import FeedId, Link, NodeId, tagged_hash
+from ledger.ids import FeedId, Link, tagged_hash
 
 __all__ = [
-    "Conveyances",
     "Custody",
     "Standing",
     "Token",
@@ -45,9 +43,6 @@ __all__ = [
     "judge_custody",
     "sign_bearer",
 ]
-
-CONVEYANCE_STEPS_MAX = 16
-"""A feed delegates to one that closed to one that …: longer chains than this are not followed."""
 
 
 class Standing(StrEnum):
@@ -93,98 +88,46 @@ def sign_bearer(seed: bytes, document: bytes, fill: int, feed: bytes) -> bytes:
     return Ed25519PrivateKey.from_private_bytes(seed).sign(bearer_message(document, fill, feed))
 
 
-class Conveyances:
-    """Delegations and closed feeds of a district: who acts for a feed, seen from a causal past or from the whole set."""
-
-    def __init__(self, causality: Causality, lacking: Mapping[Link, Lack]) -> None:
-        self._causality = causality
-        self._by_feed: dict[FeedId, list[Fact]] = {}
-        self._ends: dict[Link, list[Fact]] = {}
-        for fact in causality.in_order():
-            event = fact.event
-            if lacking.get(fact.id) is Lack.OUT_OF_ROLE:
-                continue
-            if isinstance(event, CustodyDelegated | FeedClosed):
-                self._by_feed.setdefault(fact.feed, []).append(fact)
-            elif isinstance(event, CustodyDelegationEnded):
-                self._ends.setdefault(Link(event.delegation), []).append(fact)
-        self.any = bool(self._by_feed)
-
-    def acting_for(self, feed: FeedId, scope: int | None) -> tuple[FeedId, Link | None]:
-        """The feed that acts for one, and the conveyance on which its acts rest; `scope` is a causal past or all."""
-        rests: Link | None = None
-        for _ in range(CONVEYANCE_STEPS_MAX):
-            step = self._step(feed, scope)
-            if step is None:
-                return feed, rests
-            following, link = step
-            rests = link
-            if following == feed:
-                return feed, rests
-            feed = following
-        return feed, rests
-
-    def _step(self, feed: FeedId, scope: int | None) -> tuple[FeedId, Link] | None:
-        acts = [f for f in self._by_feed.get(feed, ()) if self._in(f, scope)]
-        acts.sort(key=lambda f: (f.sequence, f.id))
-        ended: Link | None = None
-        for fact in acts:
-            event = fact.event
-            if isinstance(event, FeedClosed):
-                return FeedId(event.successor), fact.id
-            if isinstance(event, CustodyDelegated):
-                end = self._end_of(fact, FeedId(event.to), scope)
-                if end is None:
-                    return FeedId(event.to), fact.id  # One at a time: a later one while this is open is void.
-                ended = end
-        return None if ended is None else (feed, ended)
-
-    def _end_of(self, delegation: Fact, delegate: FeedId, scope: int | None) -> Link | None:
-        ends = [f for f in self._ends.get(delegation.id, ()) if self._in(f, scope) and f.feed == delegate]
-        return min(ends, key=lambda f: (f.sequence, f.id)).id if ends else None
-
-    def _in(self, fact: Fact, scope: int | None) -> bool:
-        return scope is None or self._causality.contains(scope, fact.id)
-
-    def conveys(self, link: Link) -> bool:
-        """Whether a fact is a conveyance or the end of one."""
-        fact = self._causality.facts.get(link)
-        return fact is not None and isinstance(
-            fact.event, CustodyDelegated | FeedClosed | CustodyDelegationEnded
-        )
-
-
 class _Judge:
-    def __init__(
-        self,
-        causality: Causality,
-        conveyances: Conveyances,
-        lacking: Mapping[Link, Lack],
-        governance: GovernanceView,
-    ) -> None:
-        self.causality, self.conveyances = causality, conveyances
-        self.lacking, self.governance = lacking, governance
+    def __init__(self, causality: Causality, conveyances: Conveyances, revocations: Revocations) -> None:
+        self.causality, self.conveyances, self.revocations = causality, conveyances, revocations
+        self.lacking = revocations.lacking
         self.tokens: dict[tuple[Link, int], Token] = {}
-        self.spends: dict[tuple[Link, int], list[Fact]] = {}
+        self.by_fill: dict[int, list[Token]] = {}
+        self.spends: dict[tuple[Link, int], list[Link]] = {}
+        self.spent: dict[tuple[Link, int], int] = {}
+        """The acts that spend a token, as a bit mask."""
         self.standing: dict[tuple[Link, int], Standing] = {}
         self.recoveries: dict[int, list[Link]] = {}
         self.supplied: dict[Link, Dispensed] = {}
         self.baseless: set[tuple[Link, int]] = set()
         """Acts by who had no right, and what was done on them: they leave nothing to hold."""
+        self.founder: dict[Link, Link] = {}
+        """Of each issuing entry, the one that stands for all: whoever reads the event can write its bytes again."""
+        self.foundings = 0
 
     # --- grants -----------------------------------------------------------------------------------------------
 
     def grant(self, fact: Fact, fill: int, feed: bytes | None, key: bytes | None, *, tainted: bool) -> None:
-        holder = None if feed is None else FeedId(feed)
-        self.tokens[fact.id, fill] = Token(fact.id, fill, holder, key, tainted)
+        token = Token(fact.id, fill, None if feed is None else FeedId(feed), key, tainted)
+        self.tokens[fact.id, fill] = token
+        self.by_fill.setdefault(fill, []).append(token)
 
-    def issued(self, fact: Fact, event: PrescriptionIssued) -> None:
-        if fact.id in self.lacking:
-            tainted = True
-            if self.lacking[fact.id] is Lack.OUT_OF_ROLE:
-                return
-        else:
-            tainted = self._forked_since(fact)
+    def found(self, order: list[Fact]) -> None:
+        """Copies of the issuing event are one act, as good as the best of them."""
+        copies = [
+            f
+            for f in order
+            if isinstance(f.event, PrescriptionIssued) and self.lacking.get(f.id) is not Lack.OUT_OF_ROLE
+        ]
+        good = [f for f in copies if f.id not in self.lacking and not self.causality.is_forked_at(f)]
+        self.foundings = self.causality.mask(f.id for f in copies)
+        for fact in sorted(good or copies, key=lambda f: f.detached)[:1]:
+            self.founder = {copy.id: fact.id for copy in copies}
+            if isinstance(fact.event, PrescriptionIssued):
+                self.issued(fact, fact.event, tainted=not good)
+
+    def issued(self, fact: Fact, event: PrescriptionIssued, *, tainted: bool) -> None:
         keys = {key.fill: key.public_key for key in event.bearer_keys}
         for fill in range(1, event.fills + 1):
             if fill in keys:
@@ -194,7 +137,11 @@ class _Judge:
 
     def transferred(self, fact: Fact, event: CustodyTransferred) -> None:
         keys = {key.fill: key.public_key for key in event.bearer_keys}
+        named = Counter(right.fill for right in event.fills)
         for right in event.fills:
+            if named[right.fill] > 1:  # It rests on two things at once: on none.
+                self.standing[fact.id, right.fill] = Standing.BREACH
+                continue
             standing = self.spend(fact, Link(right.rests_on), right.fill)
             if standing is Standing.UNPROVEN or self.lacking.get(fact.id) is Lack.OUT_OF_ROLE:
                 continue
@@ -225,16 +172,15 @@ class _Judge:
             or original.feed != fact.feed
         ):
             return
-        if judged not in (Standing.VALID, Standing.CONTESTED):
+        if judged not in (Standing.VALID, Standing.CONTESTED) or fact.id in self.lacking:
             return
         key = (Link(event.supply), supply.fill)
-        earlier = self.spends.get(key, ())
-        if any(self.causality.before(spent.id, fact.id) for spent in earlier):
+        if self.spent.get(key, 0) & self.causality.past(fact.id):
             return  # Reversed before, or the owed rest was supplied since: the chain goes on from there.
-        self.spends.setdefault(key, []).append(fact)
+        self._note_spend(key, fact)
         if key in self.baseless:
             self.baseless.add((fact.id, supply.fill))
-        tainted = judged is not Standing.VALID or fact.id in self.lacking or self._forked_since(fact)
+        tainted = judged is not Standing.VALID or self.causality.is_forked_at(fact)
         self.grant(fact, supply.fill, fact.feed, None, tainted=tainted)
 
     # --- spending ---------------------------------------------------------------------------------------------
@@ -245,57 +191,70 @@ class _Judge:
         An act by who never had the right is a breach and takes nothing: the token stays with its holder, whose own acts
         are judged as if it had not been, and what it grants is baseless.
         """
-        token = self._token(fact, rests_on, fill)
+        token, path = self._token(fact, rests_on, fill)
         if token is None:
             known = rests_on in self.causality.facts
             standing = Standing.BREACH if known else Standing.UNPROVEN
             self.baseless.add((fact.id, fill))
-        elif not self._may_spend(fact, token, rests_on):
+        elif self.lacking.get(fact.id) is Lack.OUT_OF_ROLE:
             standing = Standing.BREACH
             self.baseless.add((fact.id, fill))
         else:
-            standing = self._judge(fact, token)
-            self.spends.setdefault((token.act, fill), []).append(fact)
+            standing = self._judge(fact, token, path)
+            self._note_spend((token.act, fill), fact)
             if (token.act, fill) in self.baseless:
                 self.baseless.add((fact.id, fill))
         self.standing[fact.id, fill] = standing
         return standing
 
-    def _token(self, fact: Fact, rests_on: Link, fill: int) -> Token | None:
+    def _note_spend(self, key: tuple[Link, int], fact: Fact) -> None:
+        self.spends.setdefault(key, []).append(fact.id)
+        self.spent[key] = self.spent.get(key, 0) | 1 << self.causality.index[fact.id]
+
+    def _token(self, fact: Fact, rests_on: Link, fill: int) -> tuple[Token | None, tuple[Link, ...]]:
+        """What an act spends, and the conveyances by which its feed may: None if it has no right to anything."""
+        past = self.causality.past(fact.id)
+        rests_on = self.founder.get(rests_on, rests_on)
         direct = self.tokens.get((rests_on, fill))
-        if direct is not None or not self.conveyances.conveys(rests_on):
-            return direct
-        past = self.causality.past(fact.id)
-        found: Token | None = None
-        for (act, number), token in self.tokens.items():
-            if number != fill or token.feed is None or not self.causality.contains(past, act):
+        if direct is not None:
+            return self._by_right(fact, direct, past)
+        if not self.conveyances.any:
+            return None, ()
+        for token in reversed(self.by_fill.get(fill, ())):
+            key = token.act, fill
+            if self.spent.get(key, 0) & past or key in self.baseless or not self._is_known(token, past):
                 continue
-            if (act, fill) in self.baseless:
-                continue
-            if any(self.causality.contains(past, spent.id) for spent in self.spends.get((act, fill), ())):
-                continue
-            if self.conveyances.acting_for(token.feed, past) == (fact.feed, rests_on):
-                found = token
-        return found
+            found, path = self._by_right(fact, token, past)
+            if found is not None and rests_on in path:
+                return found, path
+        return None, ()
 
-    def _may_spend(self, fact: Fact, token: Token, rests_on: Link) -> bool:
-        if self.lacking.get(fact.id) is Lack.OUT_OF_ROLE:
-            return False
-        return self._entitled(fact, token, rests_on, self.causality.past(fact.id))
+    def _is_known(self, token: Token, past: int) -> bool:
+        if token.act in self.founder:
+            return bool(past & self.foundings)
+        return self.causality.contains(past, token.act)
 
-    def _judge(self, fact: Fact, token: Token) -> Standing:
+    def _by_right(self, fact: Fact, token: Token, past: int) -> tuple[Token | None, tuple[Link, ...]]:
+        if token.feed is None:
+            return None, ()
+        if not self.conveyances.any:
+            return (token if token.feed == fact.feed else None), ()
+        acting = self.conveyances.acting_for(token.feed, past)
+        return (token, acting.path) if acting.feed == fact.feed else (None, ())
+
+    def _judge(self, fact: Fact, token: Token, path: tuple[Link, ...]) -> Standing:
         past = self.causality.past(fact.id)
-        if any(
-            self.causality.contains(past, spent.id) for spent in self.spends.get((token.act, token.fill), ())
-        ):
-            return Standing.BREACH
         contested = token.tainted
+        if self.spent.get((token.act, token.fill), 0) & past:
+            return Standing.BREACH
+        if path and self.conveyances.is_tainted(path):
+            contested = True
         if self.lacking.get(fact.id) is Lack.REVOKED:
-            if knew_of_revocation(fact, self.governance):
+            if self.revocations.were_known(fact):
                 return Standing.BREACH
             contested = True
-        if self._forked_since(fact):
-            if self._knew_of_fork(fact, past):
+        if self.causality.is_forked_at(fact):
+            if self.causality.knows_of_fork(fact):
                 return Standing.BREACH
             contested = True
         for recovery in self.recoveries.get(token.fill, ()):
@@ -304,16 +263,8 @@ class _Judge:
             contested = contested or not self.causality.before(fact.id, recovery)
         return Standing.CONTESTED if contested else Standing.VALID
 
-    def _entitled(self, fact: Fact, token: Token, rests_on: Link, past: int) -> bool:
-        if token.feed is None:
-            return False
-        if not self.conveyances.any:
-            return token.feed == fact.feed
-        acting, conveyed = self.conveyances.acting_for(token.feed, past)
-        return acting == fact.feed and rests_on in (token.act, conveyed)
-
     def _bearer(self, fact: Fact, event: Dispensed, rests_on: Link) -> Standing:
-        token = self.tokens.get((rests_on, event.fill))
+        token = self.tokens.get((self.founder.get(rests_on, rests_on), event.fill))
         if token is None:
             return Standing.BREACH if rests_on in self.causality.facts else Standing.UNPROVEN
         if token.bearer_key is None or event.bearer_signature is None:
@@ -325,33 +276,17 @@ class _Judge:
             return Standing.BREACH
         return Standing.CONTESTED if token.tainted or fact.id in self.lacking else Standing.VALID
 
-    # --- forks --------------------------------------------------------------------------------------------------
-
-    def _forked_since(self, fact: Fact) -> bool:
-        forked_at = self.causality.branches.forked_at.get(fact.feed)
-        return forked_at is not None and fact.sequence >= forked_at
-
-    def _knew_of_fork(self, fact: Fact, past: int) -> bool:
-        branches = self.causality.branches
-        return any(
-            other.feed == fact.feed
-            and self.causality.contains(past, other.id)
-            and not branches.is_before(other, fact)
-            for other in self.causality.facts.values()
-        )
-
     # --- the whole ------------------------------------------------------------------------------------------------
 
     def run(self) -> Custody:
         order = self.causality.in_order()
         for fact in order:
             if isinstance(fact.event, CustodyRecovered) and fact.id not in self.lacking:
-                for fill in fact.event.fills:
+                for fill in set(fact.event.fills):
                     self.recoveries.setdefault(fill, []).append(fact.id)
+        self.found(order)
         for fact in order:
             match fact.event:
-                case PrescriptionIssued() as event:
-                    self.issued(fact, event)
                 case CustodyTransferred() as event:
                     self.transferred(fact, event)
                 case Dispensed() as event:
@@ -371,24 +306,12 @@ class _Judge:
     def _double_spends(self) -> None:
         """Two acts that spend one token and are both unblamed: a breach of both, without any order."""
         for (_, fill), acts in self.spends.items():
-            valid = [a for a in acts if self.standing.get((a.id, fill)) is Standing.VALID]
+            valid = [act for act in acts if self.standing.get((act, fill)) is Standing.VALID]
             if len(valid) > 1:
                 for act in valid:
-                    self.standing[act.id, fill] = Standing.BREACH
+                    self.standing[act, fill] = Standing.BREACH
 
 
-def judge_custody(
-    causality: Causality, lacking: Mapping[Link, Lack], governance: GovernanceView
-) -> tuple[Custody, Conveyances]:
+def judge_custody(causality: Causality, conveyances: Conveyances, revocations: Revocations) -> Custody:
     """Judge every act of custody among the facts of a document and its district."""
-    conveyances = Conveyances(causality, lacking)
-    return _Judge(causality, conveyances, lacking, governance).run(), conveyances
-
-
-def holder_is_unfit(
-    feed: FeedId, author: NodeId | None, causality: Causality, governance: GovernanceView
-) -> bool:
-    """What a forked feed or a revoked node holds is never again dispensed on custody."""
-    if feed in causality.branches.forked_at:
-        return True
-    return author is not None and governance.revocation(author) is not None
+    return _Judge(causality, conveyances, revocations).run()

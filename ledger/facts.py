@@ -7,7 +7,8 @@ labels; nothing is decided by it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from bisect import bisect_left
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Protocol
 
 from msgspec import Struct
@@ -24,7 +25,7 @@ from ledger.events import (
 from ledger.identity import NodeRole
 from ledger.ids import DocumentId, FeedId, Link, NodeId
 
-__all__ = ["BranchPart", "Branches", "Causality", "Fact", "references"]
+__all__ = ["BranchPart", "Branches", "Causality", "Fact", "references", "with_past"]
 
 
 class Fact(Struct, frozen=True):
@@ -85,13 +86,14 @@ class Branches:
             of_sequence = min(of_sequence, parts - 1)
         return sequence <= of_sequence
 
-    def is_before(self, first: Fact, second: Fact) -> bool:
-        """Whether `first` stands earlier on `second`'s branch of one feed."""
-        return (
-            first.feed == second.feed
-            and first.sequence < second.sequence
-            and self.on_path(first.feed, first.branch, first.sequence, second.branch, second.sequence)
-        )
+    def grown_from(self, feed: FeedId, branch: int) -> Iterator[tuple[int, int]]:
+        """The branches that one grew from, nearest first, each with the sequence at which it was left."""
+        rows = self._parts.get(feed, {})
+        parted: int | None = None
+        while branch in rows:
+            branch, since = rows[branch]
+            parted = since if parted is None else min(parted, since)
+            yield branch, parted
 
 
 def references(event: Event | None) -> tuple[Link, ...]:
@@ -107,18 +109,37 @@ def references(event: Event | None) -> tuple[Link, ...]:
     return ()
 
 
+def with_past(facts: Iterable[Fact], heads: Iterable[Link]) -> frozenset[Link]:
+    """Heads and all that they and their ancestors name as parents or rest on, as far as it is held."""
+    held = {fact.id: fact for fact in facts}
+    found: set[Link] = set()
+    waiting = list(heads)
+    while waiting:
+        link = waiting.pop()
+        if link in held and link not in found:
+            found.add(link)
+            waiting += (*held[link].parents, *references(held[link].event))
+    return frozenset(found)
+
+
 class Causality:
     """Canonical order and causal pasts of a set of facts. Pasts are bit masks: one number a fact."""
 
     def __init__(self, facts: Iterable[Fact], branches: Branches) -> None:
         self.facts: dict[Link, Fact] = {fact.id: fact for fact in facts}
         self.branches = branches
+        self._previous: dict[Link, Link] = {}
         edges = {link: {*fact.parents, *references(fact.event)} for link, fact in self.facts.items()}
         self._add_feed_edges(edges)
         self.order: list[Link] = topological(edges)
         """Ids in canonical order."""
+        if len(self.order) < len(
+            self.facts
+        ):  # Hashes form no circle; a store's mistake must not stop the fold.
+            self.order += sorted(self.facts.keys() - set(self.order))
         self.index: dict[Link, int] = {link: number for number, link in enumerate(self.order)}
-        self._unions: dict[tuple[Link, ...], int] = {}
+        self._others: Collection[Fact] = ()
+        self._union = 0
         self._past: list[int] = []
         for link in self.order:
             mask = 0
@@ -127,23 +148,41 @@ class Causality:
                 if number is not None and number < len(self._past):
                     mask |= self._past[number] | 1 << number
             self._past.append(mask)
+        self._branch_pasts: dict[FeedId, tuple[int, dict[Link, int]]] = {}
 
     def _add_feed_edges(self, edges: dict[Link, set[Link]]) -> None:
-        feeds: dict[FeedId, list[Fact]] = {}
+        """Each fact after the one before it on its branch. The place of a detached one is not known yet."""
+        places: dict[FeedId, dict[int, list[Fact]]] = {}
         for fact in self.facts.values():
-            feeds.setdefault(fact.feed, []).append(fact)
-        for feed, held in feeds.items():
-            held.sort(key=lambda f: (f.sequence, f.id))
-            forked = feed in self.branches.forked_at
-            for number, fact in enumerate(held):
-                for earlier in reversed(held[:number]):
-                    if not forked or self.branches.is_before(earlier, fact):
-                        edges[fact.id].add(earlier.id)
-                        break
+            if not fact.detached:
+                places.setdefault(fact.feed, {}).setdefault(fact.branch, []).append(fact)
+        for feed, held in places.items():
+            for facts in held.values():
+                facts.sort(key=lambda f: (f.sequence, f.id))
+            for branch, facts in held.items():
+                previous = self._before_branch(feed, branch, held)
+                for fact in facts:
+                    if previous is not None:
+                        edges[fact.id].add(previous.id)
+                        self._previous[fact.id] = previous.id
+                    previous = fact
+
+    def _before_branch(self, feed: FeedId, branch: int, held: Mapping[int, list[Fact]]) -> Fact | None:
+        """The last fact that stands before the first of a branch, on the branches it grew from."""
+        for parent, parted in self.branches.grown_from(feed, branch):
+            facts = held.get(parent, [])
+            place = bisect_left(facts, parted, key=lambda f: f.sequence)
+            if place:
+                return facts[place - 1]
+        return None
 
     def in_order(self) -> list[Fact]:
         """The facts in canonical order."""
         return [self.facts[link] for link in self.order]
+
+    def previous(self, link: Link) -> Link | None:
+        """The one before it on its branch, among the facts given."""
+        return self._previous.get(link)
 
     def past(self, link: Link) -> int:
         """The causal past as a bit mask over the canonical order."""
@@ -155,15 +194,45 @@ class Causality:
         number = self.index.get(first)
         return number is not None and bool(self.past(second) >> number & 1)
 
-    def in_past_of_any(self, fact: Fact, others: Iterable[Fact]) -> bool:
+    def in_past_of_any(self, fact: Fact, others: Collection[Fact]) -> bool:
         """Whether a fact is in the causal past of one of the others."""
-        key = tuple(other.id for other in others)
-        if key not in self._unions:
-            union = 0
-            for link in key:
-                union |= self.past(link)
-            self._unions[key] = union
-        return self.contains(self._unions[key], fact.id)
+        if self._others is not others:
+            self._others, self._union = others, 0
+            for other in others:
+                self._union |= self.past(other.id)
+        return self.contains(self._union, fact.id)
+
+    def mask(self, links: Iterable[Link]) -> int:
+        """A set of facts as a bit mask."""
+        mask = 0
+        for link in links:
+            number = self.index.get(link)
+            if number is not None:
+                mask |= 1 << number
+        return mask
+
+    def is_forked_at(self, fact: Fact) -> bool:
+        """Whether a fact stands at or after the place where its feed forks."""
+        forked_at = self.branches.forked_at.get(fact.feed)
+        return forked_at is not None and fact.sequence >= forked_at
+
+    def knows_of_fork(self, fact: Fact) -> bool:
+        """Whether the causal past of a fact holds an entry of another branch of its own feed."""
+        known = self._branch_pasts.get(fact.feed)
+        if known is None:
+            known = self._branch_pasts[fact.feed] = self._branch_past(fact.feed)
+        whole, before = known
+        return bool(self.past(fact.id) & whole & ~before.get(fact.id, 0))
+
+    def _branch_past(self, feed: FeedId) -> tuple[int, dict[Link, int]]:
+        """All facts of a feed, and for each those before it on its branch."""
+        whole, before = 0, dict[Link, int]()
+        for number, link in enumerate(self.order):
+            if self.facts[link].feed == feed:
+                whole |= 1 << number
+                previous = self._previous.get(link)
+                before[link] = 0 if previous is None else before.get(previous, 0) | 1 << self.index[previous]
+        return whole, before
 
     def contains(self, mask: int, link: Link) -> bool:
         """Whether a fact is in a past."""

@@ -77,6 +77,7 @@ class GovernanceView(Struct, frozen=True):
     _positions: Mapping[bytes, int]
     _levels: Mapping[str, Level]
     _revocations: Mapping[NodeId, Revocation]
+    _revoked_feeds: frozenset[FeedId]
     _epochs: Mapping[str, int]
     _wrapped: Mapping[NodeId, tuple[tuple[str, int, bytes], ...]]
     _digest: bytes
@@ -88,6 +89,10 @@ class GovernanceView(Struct, frozen=True):
     def revocation(self, node: NodeId) -> Revocation | None:
         """How a node was revoked, if it was."""
         return self._revocations.get(node)
+
+    def names_revoked(self, feed: FeedId) -> bool:
+        """Whether a revocation names a feed as its node's: the node is known even if it wrote nothing at hand."""
+        return feed in self._revoked_feeds
 
     def level(self, district: str) -> Level:
         """The declared level of a district."""
@@ -200,6 +205,9 @@ def fold_governance(entries: Iterable[GovernanceEntry], forked_at: Mapping[FeedI
         _positions=positions,
         _levels=force.levels,
         _revocations=revocations,
+        _revoked_feeds=frozenset(
+            FeedId(end.feed) for e in chain if isinstance(e.event, NodeRevoked) for end in e.event.good
+        ),
         _epochs=force.epochs,
         _wrapped={node: tuple(keys) for node, keys in force.wrapped.items()},
         _digest=_digest([e.id for e in chain], revocations, retired, force),

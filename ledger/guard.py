@@ -144,7 +144,8 @@ class _Guard:
         elif fill.status is FillStatus.FORFEITED:
             self.refuse("forfeited", f"fill {fill.number} is forfeited")
         elif wanted in (None, Basis.CUSTODY) and fill.holder and fill.holder == self.request.own_feed:
-            return Basis.CUSTODY
+            if not (fill.conveyed and self.is_blind()):
+                return Basis.CUSTODY
         elif wanted in (None, Basis.BEARER) and self.carries_key_of(fill):
             return Basis.BEARER
         if wanted is Basis.CUSTODY or wanted is Basis.BEARER:
@@ -153,10 +154,18 @@ class _Guard:
             self.risk("beyond-custody", self.where(fill))
         return Basis.EMERGENCY
 
+    def is_blind(self) -> bool:
+        """Whether the former holder of a conveyed fill may have spent it in what cannot be read here."""
+        return bool(self.horizon.unread or self.p.missing or self.p.not_understood)
+
     def carries_key_of(self, fill: FillState) -> bool:
         return fill.bearer_key is not None and fill.bearer_key == self.request.bearer_public_key
 
     def where(self, fill: FillState) -> str:
+        if fill.conveyed and self.is_blind() and self.request.own_feed == fill.holder:
+            return (
+                f"fill {fill.number} was conveyed, and not all that its former holder wrote can be read here"
+            )
         if fill.holder:
             return f"fill {fill.number} is held by {fill.holder.hex()}"
         words = {
@@ -188,6 +197,8 @@ class _Guard:
             self.refuse("no-reason", "an emergency supply needs a reason in words")
         if cap:
             self.quantity(cap)
+        elif rule.from_level is not None and fill.remaining:
+            self.refuse("cap", f"policy caps an emergency supply of the class {medicine} at nothing")
         stale = self.now_ms - self.policy.stale_hours * HOUR_MS
         silent = [u for u in self.horizon.unheard if u.heard_ms < stale]
         if silent:

@@ -18,15 +18,19 @@ from enum import StrEnum
 import msgspec
 from msgspec import Struct
 
-from ledger.anomalies import Anomaly, find_anomalies, latest_amendments
-from ledger.authority import Lack, lack_of_authority
-from ledger.custody import Conveyances, Custody, Token, holder_is_unfit, judge_custody
+from ledger.anomalies import Anomaly, Resolution, find_anomalies, latest_amendments
+from ledger.authority import Lack, Revocations
+from ledger.conveyances import Conveyances
+from ledger.custody import Custody, Token, judge_custody
 from ledger.errors import InvalidInput, LedgerBug
 from ledger.events import (
     AccessBlocked,
     Coded,
     ConsentGiven,
+    CustodyDelegated,
+    CustodyDelegationEnded,
     ExternalIdAttached,
+    FeedClosed,
     FillRight,
     NotDispensed,
     Origin,
@@ -102,6 +106,8 @@ class FillState(Struct, frozen=True, kw_only=True):
     rests_on: Link | None = None
     """What an act of the holder (or a spend by the bearer) rests on."""
     bearer_key: bytes | None = None
+    conveyed: bool = False
+    """Held by a delegation, the end of one, or a closed feed: safe to act on only where all that was written is read."""
     authorised: int
     dispensed: int
     remaining: int
@@ -124,6 +130,8 @@ class Prescription(Struct, frozen=True, kw_only=True):
     supplies: tuple[Supply, ...] = ()
     not_dispensed: tuple[tuple[Link, int, str], ...] = ()
     anomalies: tuple[Anomaly, ...] = ()
+    decisions: tuple[tuple[bytes, Resolution], ...] = ()
+    """Decisions on anomalies that this document does not show alone: those across a patient's documents."""
     external_ids: tuple[Coded, ...] = ()
     blocked: tuple[str, ...] = ()
     """Purposes for which access is blocked."""
@@ -162,10 +170,15 @@ def state_digest(state: Prescription) -> bytes:
     return hashlib.sha256(encode_state(state)).digest()
 
 
+_OF_DISTRICT = (CustodyDelegated, CustodyDelegationEnded, FeedClosed)
+
+
 def _why_void(fact: Fact, document: DocumentId) -> str:
     if fact.void:
         return fact.void
     event = fact.event
+    if isinstance(event, _OF_DISTRICT) and document_month(document) != 0:
+        return "misplaced"
     if isinstance(event, PrescriptionIssued):
         try:
             expected = document_id(date.fromisoformat(event.issued), fact.event_bytes)
@@ -202,14 +215,15 @@ def fold(
         return Prescription(document=document, status=Status.RETIRED)
     held = {fact.id: fact for fact in facts}
     void = {link: why for link, fact in held.items() if (why := _why_void(fact, document))}
-    usable = {link: _without_void(fact) if link in void else fact for link, fact in held.items()}
-    causality = Causality([*usable.values(), *district_facts], branches)
-    lacking: dict[Link, Lack] = {}
-    for fact in causality.facts.values():
-        lack = lack_of_authority(fact, governance, branches)
-        if lack is not None:
-            lacking[fact.id] = lack
-    return _Fold(document, usable, void, causality, lacking, governance).run()
+    usable = [_without_void(fact) if link in void else fact for link, fact in held.items()]
+    # What else stands in the district's document keeps its place in its feed, and has no effect here.
+    around = [
+        f if isinstance(f.event, _OF_DISTRICT) else _without_void(f)
+        for f in district_facts
+        if f.id not in held
+    ]
+    causality = Causality([*usable, *around], branches)
+    return _Fold(document, held, void, causality, Revocations(causality, governance)).run()
 
 
 def _without_void(fact: Fact) -> Fact:
@@ -223,11 +237,10 @@ class _Fold:
         own: dict[Link, Fact],
         void: dict[Link, str],
         causality: Causality,
-        lacking: dict[Link, Lack],
-        governance: GovernanceView,
+        revocations: Revocations,
     ) -> None:
         self.document, self.void, self.causality = document, void, causality
-        self.lacking, self.governance = lacking, governance
+        self.revocations, self.lacking = revocations, revocations.lacking
         self.own = [fact for fact in causality.in_order() if fact.id in own]
 
     def of_kind(self, kind: type) -> list[Fact]:
@@ -235,15 +248,15 @@ class _Fold:
         return [f for f in self.own if isinstance(f.event, kind) and f.id not in self.lacking]
 
     def run(self) -> Prescription:
-        custody, conveyances = judge_custody(self.causality, self.lacking, self.governance)
+        conveyances = Conveyances(self.causality, self.lacking)
+        custody = judge_custody(self.causality, conveyances, self.revocations)
         issuing = self._issuing()
         issued = issuing.event if issuing is not None else None
         assert issued is None or isinstance(issued, PrescriptionIssued)
-        supplies, conflicts = gather_supplies(self.causality, custody)
-        supplies = [s for s in supplies if self.causality.facts[s.id].document == self.document]
+        supplies, conflicts = gather_supplies(self.causality, self.own, custody, self.lacking)
         cancelled = bool(self.of_kind(PrescriptionCancelled))
         whole, fill_balances, over = balance(issued, supplies, cancelled=cancelled)
-        anomalies = find_anomalies(
+        anomalies, decisions = find_anomalies(
             self.document, self.causality, own=self.own, issued=issued, custody=custody,
             lacking={link: lack for link, lack in self.lacking.items() if self._is_own(link)}, supplies=supplies,
             conflicts=conflicts, over=over, void=self.void,
@@ -258,7 +271,7 @@ class _Fold:
             issued_by=issuing.id if issuing else None, author=issuing.author if issuing else b"",
             dosage=self._amended("dosage", issued.dosage if issued else None),
             instructions=self._amended("instructions", None), fills=fills, balance=whole, supplies=tuple(supplies),
-            not_dispensed=self._not_dispensed(), anomalies=anomalies,
+            not_dispensed=self._not_dispensed(), anomalies=anomalies, decisions=decisions,
             external_ids=self._external_ids(issued), blocked=self._blocked(),
             linked_from=tuple(sorted(s.linked for s in supplies if s.linked)),
             last_supplied_day=_day(max(s.at_ms for s in net)) if net else "",
@@ -276,7 +289,7 @@ class _Fold:
             f for f in self.own
             if isinstance(f.event, PrescriptionIssued) and self.lacking.get(f.id) is not Lack.OUT_OF_ROLE
         ]  # fmt: skip
-        return found[0] if found else None
+        return min(found, key=lambda f: f.id in self.lacking, default=None)
 
     def _status(self, issued: PrescriptionIssued | None, whole: Balance, *, cancelled: bool) -> Status:
         if issued is None:
@@ -359,18 +372,21 @@ class _Fold:
         replace = msgspec.structs.replace
         if token.feed is None:
             return replace(bare, status=FillStatus.BEARER, rests_on=token.act, bearer_key=token.bearer_key)
-        holder, conveyed = conveyances.acting_for(token.feed, None)
-        author = next((f.author for f in self.causality.facts.values() if f.feed == holder), None)
-        if holder_is_unfit(holder, author, self.causality, self.governance):
-            return None
-        if holder_is_unfit(token.feed, None, self.causality, self.governance):
+        acting = conveyances.acting_for(token.feed)
+        rests_on = conveyances.ground(acting.path) if acting.path else token.act
+        if acting.feed is None or rests_on is None or not conveyances.is_chained((token.act, *acting.path)):
+            return bare
+        # What a forked feed or a revoked node holds is never again dispensed on custody.
+        forked = acting.feed in self.causality.branches.forked_at
+        if forked or conveyances.is_tainted(acting.path) or self.revocations.is_revoked(acting.feed):
             return None
         return replace(
             bare,
             status=FillStatus.PART_DISPENSED if bare.dispensed else FillStatus.IN_CUSTODY,
-            holder=holder,
-            holder_node=author or b"",
-            rests_on=conveyed or token.act,
+            holder=acting.feed,
+            holder_node=self.revocations.author(acting.feed) or b"",
+            rests_on=rests_on,
+            conveyed=bool(acting.path),
         )
 
 
@@ -378,12 +394,16 @@ def _as(bare: FillState, status: FillStatus) -> FillState:
     return msgspec.structs.replace(bare, status=status)
 
 
-def holdings(prescription: Prescription, feed: FeedId) -> list[FillRight]:
-    """The fills that a feed may dispense or pass on, with what its act must rest on."""
+def holdings(prescription: Prescription, feed: FeedId, *, unread: int = 0) -> list[FillRight]:
+    """The fills that a feed may dispense or pass on, with what its act must rest on.
+
+    Where something is not held, read or understood, its former holder may have spent what was conveyed.
+    """
+    blind = unread or prescription.missing or prescription.not_understood
     return [
         FillRight(fill.number, fill.rests_on)
         for fill in prescription.fills
-        if fill.holder == feed and fill.rests_on is not None
+        if fill.holder == feed and fill.rests_on is not None and not (fill.conveyed and blind)
     ]
 
 

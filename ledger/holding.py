@@ -102,7 +102,7 @@ class CustodyActs(Acts):
         receipts = []
         with self.node.lock:
             for district in self.node.held_districts():
-                own = self.node.writer.feed(district)
+                own = self._holding_feed(district)
                 if own is None:
                     continue
                 for document in list(self.node.store.documents(district)):
@@ -111,7 +111,7 @@ class CustodyActs(Acts):
                         continue
                     moves = plan_moves(
                         state.prescription, district=district, own=own, plan=plan, today=self.today(),
-                        feed_of=self.node.feed_of,
+                        feed_of=self.node.feed_of, unread=state.unread,
                     )  # fmt: skip
                     receipts += [
                         self._write(document, CustodyTransferred, person, None, fills=move.fills, to=move.to)

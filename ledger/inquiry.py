@@ -17,11 +17,12 @@ from ledger.clock import stamp_ms
 from ledger.document import topological
 from ledger.errors import PeerFault, StoreDamaged, Unreadable
 from ledger.events import Dispensed, Event, Patient, Person, PrescriptionIssued
+from ledger.facts import with_past
 from ledger.feed import verify_link, verify_opening_signature
 from ledger.guard import Horizon, Unheard
 from ledger.history import Anomaly, Prescription, state_digest
 from ledger.identity import NodeRole
-from ledger.ids import GOVERNANCE, DocumentId, FeedId, district_document, tagged_hash
+from ledger.ids import GOVERNANCE, DocumentId, FeedId, Link, district_document, tagged_hash
 from ledger.node import Node
 from ledger.patients import PatientState, fold_patient
 from ledger.persons import lookup_key
@@ -82,7 +83,20 @@ class Inquiry:
             states = {d: node.reader.state(d) for d in sorted(documents)}
             found = {d: state.prescription for d, state in states.items() if state is not None}
             unread = sum(state.unread for state in states.values() if state is not None)
-            return PatientList(found, fold_patient(found), unread)
+            return PatientList(found, fold_patient(found, self._known_at_reissue(found)), unread)
+
+    def _known_at_reissue(
+        self, found: Mapping[DocumentId, Prescription]
+    ) -> dict[DocumentId, frozenset[Link]]:
+        """For each replacing prescription, what its author knew of the one that it replaces."""
+        known: dict[DocumentId, frozenset[Link]] = {}
+        for document, prescription in found.items():
+            issued = prescription.issued
+            if issued is not None and issued.replaces and DocumentId(issued.replaces) in found:
+                opened = self._node.reader.opened(DocumentId(issued.replaces))
+                facts = [o.fact for o in opened if o.fact is not None]
+                known[document] = with_past(facts, map(Link, issued.replaced_heads))
+        return known
 
     def index_event(self, event: Event, document: DocumentId) -> None:
         """Within a transaction: index whom an event is about, if it says."""

@@ -226,7 +226,7 @@ class Ledger(CustodyActs):
         with self.node.lock:
             answer = self.show(document)
             policy, legal_basis = self.policy()
-            own = self.node.writer.feed(answer.district) or FeedId(b"")
+            own = self._holding_feed(answer.district) or FeedId(b"")
             return decide(
                 answer.prescription,
                 SupplyRequest(

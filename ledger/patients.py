@@ -3,20 +3,23 @@
 - *possible_duplicate*: two documents for one order. The printed order serial with the same product is the exact key, as
   is one command of one node; the fallback is the same substance in overlapping periods, issued within
   `DUPLICATE_DAYS` of each other, when at least one was registered from paper or telephone.
-- *double_dispensing* across a reissue: supplies on the replaced prescription that its replacement did not know of.
+- *double_dispensing* across a reissue: supplies on the replaced prescription that are not in the causal past of the
+  heads that its replacement names, beside supplies on the replacement. No clock is asked (R5).
+- A decision may stand in any of the documents involved.
 
 Holds no name and no number: only document ids.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import date
 from itertools import combinations
 
+import msgspec
 from msgspec import Struct
 
-from ledger.anomalies import Anomaly
+from ledger.anomalies import Anomaly, Resolution
 from ledger.events import Origin, PrescriptionIssued
 from ledger.history import Prescription, Status
 from ledger.ids import DocumentId, Link, tagged_hash
@@ -34,41 +37,57 @@ class PatientState(Struct, frozen=True):
     digest: bytes
 
 
-def fold_patient(prescriptions: Mapping[DocumentId, Prescription]) -> PatientState:
-    """Fold the prescriptions of one patient, in any order."""
+def fold_patient(
+    prescriptions: Mapping[DocumentId, Prescription],
+    known_at_reissue: Mapping[DocumentId, Collection[Link]] | None = None,
+) -> PatientState:
+    """Fold the prescriptions of one patient, in any order.
+
+    Args:
+        prescriptions: the folded states, by document.
+        known_at_reissue: for each replacing document, the facts of the one it replaces that its author knew: the
+            named heads and their causal past (`ledger.facts.with_past`). Where none are given, the heads alone count
+            as known: rather one anomaly too many.
+    """
     held = [p for _, p in sorted(prescriptions.items()) if p.status is not Status.RETIRED]
+    decided: dict[bytes, list[Resolution]] = {}
+    for p in held:
+        for anomaly_id, resolution in p.decisions:
+            decided.setdefault(anomaly_id, []).append(resolution)
     found: dict[bytes, Anomaly] = {}
     for one, other in combinations(held, 2):
         why = _duplicate(one, other)
         if why:
-            _add(found, "possible_duplicate", one, other, why)
+            _add(found, decided, "possible_duplicate", (one, other), why)
     for replacing in held:
         issued = replacing.issued
-        replaced = (
-            prescriptions.get(DocumentId(issued.replaces)) if issued is not None and issued.replaces else None
+        replaced = prescriptions.get(DocumentId(issued.replaces)) if issued and issued.replaces else None
+        if issued is None or replaced is None or not any(s.net for s in replacing.supplies):
+            continue
+        known = set((known_at_reissue or {}).get(replacing.document, ())) | set(
+            map(Link, issued.replaced_heads)
         )
-        if replaced is not None and _both_supplied(replaced, replacing):
-            _add(found, "double_dispensing", replaced, replacing, "on a prescription and its replacement")
+        if any(s.net and not known.intersection(s.ids) for s in replaced.supplies):
+            why = "on a prescription and its replacement"
+            _add(found, decided, "double_dispensing", (replaced, replacing), why)
     anomalies = tuple(a for _, a in sorted(found.items()))
-    return PatientState(anomalies, tagged_hash("patient state", *(a.id for a in anomalies)))
+    return PatientState(anomalies, tagged_hash("patient state", msgspec.msgpack.encode(anomalies)))
 
 
-def _add(found: dict[bytes, Anomaly], kind: str, one: Prescription, other: Prescription, detail: str) -> None:
-    documents = sorted((one.document, other.document))
-    links = tuple(sorted(link for p in (one, other) for link in ([p.issued_by] if p.issued_by else [])))
+def _add(
+    found: dict[bytes, Anomaly],
+    decided: Mapping[bytes, list[Resolution]],
+    kind: str,
+    pair: tuple[Prescription, Prescription],
+    detail: str,
+) -> None:
+    documents = sorted(p.document for p in pair)
     anomaly_id = tagged_hash("patient anomaly", kind.encode(), *documents)[:16]
-    resolutions = tuple(
-        r for p in (one, other) for a in p.anomalies if a.id == anomaly_id for r in a.resolutions
-    )
     found[anomaly_id] = Anomaly(
-        id=anomaly_id,
-        kind=kind,
-        document=documents[0],
-        fill=0,
-        involved=links,
-        detail=detail,
-        resolutions=resolutions,
-    )
+        id=anomaly_id, kind=kind, document=documents[0], fill=0,
+        involved=tuple(sorted(p.issued_by for p in pair if p.issued_by)), detail=detail,
+        resolutions=tuple(sorted(decided.get(anomaly_id, ()), key=lambda r: r.event)),
+    )  # fmt: skip
 
 
 def _substance(issued: PrescriptionIssued) -> str:
@@ -93,24 +112,3 @@ def _duplicate(one: Prescription, other: Prescription) -> str:
     apart = abs((date.fromisoformat(a.issued) - date.fromisoformat(b.issued)).days)
     overlapping = (a.valid_from or a.issued) <= b.valid_until and (b.valid_from or b.issued) <= a.valid_until
     return "same substance and period" if apart <= DUPLICATE_DAYS and overlapping else ""
-
-
-def _both_supplied(replaced: Prescription, replacing: Prescription) -> bool:
-    """Whether the old one was supplied unknown to the new one, and the new one was supplied too."""
-    issued = replacing.issued
-    if issued is None or not any(s.net for s in replacing.supplies):
-        return False
-    known = set(map(Link, issued.replaced_heads))
-    # The reissue names the heads it knew: a supply that is one of them, or came before one, was known. What came
-    # later cannot be among the ancestors of a head, so with a cancellation in between all supplies known are heads'
-    # ancestors; those are exactly the ones that the replaced prescription's balance held at its reissue.
-    return any(
-        s.net and not known.intersection(s.ids) and s.at_ms > _issued_ms(issued) for s in replaced.supplies
-    )
-
-
-def _issued_ms(issued: PrescriptionIssued) -> int:
-    from datetime import UTC, datetime
-
-    day = date.fromisoformat(issued.issued)
-    return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() * 1000)

@@ -63,6 +63,7 @@ def plan_moves(
     plan: CustodyPlan,
     today: date,
     feed_of: Callable[[NodeId, str], FeedId | None],
+    unread: int = 0,
 ) -> list[Move]:
     """What the holder `own` passes on of one prescription tonight; empty if everything stands where it should."""
     issued = prescription.issued
@@ -76,6 +77,8 @@ def plan_moves(
         return []
     horizon = today + timedelta(days=plan.days)
     fills = tuple(
-        right for right in holdings(prescription, own) if due_day(prescription, right.fill) <= horizon
+        right
+        for right in holdings(prescription, own, unread=unread)
+        if due_day(prescription, right.fill) <= horizon
     )
     return [Move(fills, target)] if fills else []

@@ -6,8 +6,10 @@ bearer until a `PolicySet` cites its legal basis. An exercise realm may try all 
 
 from __future__ import annotations
 
+from typing import Annotated, TypeAlias
+
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from ledger.errors import InvalidInput
 from ledger.events import ControlledClass, Criticality, Level, PrescriptionIssued
@@ -15,6 +17,9 @@ from ledger.events import ControlledClass, Criticality, Level, PrescriptionIssue
 __all__ = ["EmergencyRule", "MedicineClass", "Policy", "decode_policy", "default_policy", "encode_policy"]
 
 HOUR_MS = 3_600_000
+HOURS_MAX = 24 * 3660
+"""Ten years, as for days: more is a mistake of units, and would leave what a date can hold."""
+Hours: TypeAlias = Annotated[int, Meta(ge=0, le=HOURS_MAX)]
 LEVELS = tuple(Level)
 
 
@@ -40,8 +45,9 @@ class EmergencyRule(Struct, frozen=True, kw_only=True):
 
     from_level: Level | None = None
     """At this level or worse; None: never."""
-    packs: int = 1
-    days: int = 7
+    packs: Annotated[int, Meta(ge=0, le=1000)] = 1
+    """0: nothing, whatever the level."""
+    days: Annotated[int, Meta(ge=1, le=3660)] = 7
 
 
 class Policy(Struct, frozen=True, kw_only=True):
@@ -49,15 +55,15 @@ class Policy(Struct, frozen=True, kw_only=True):
 
     emergency: dict[str, EmergencyRule] = {}
     """By `MedicineClass`; a class not named has none."""
-    early_refill_days: int = 7
+    early_refill_days: Annotated[int, Meta(ge=0, le=3660)] = 7
     """How many days before the interval ends a fill is given without being weighed as risk."""
-    stale_hours: int = 24
+    stale_hours: Hours = 24
     """A node not heard for longer is named as a reason."""
-    strained_after_hours: int = 1
-    crisis_after_hours: int = 24
-    minimum_after_hours: int = 168
+    strained_after_hours: Hours = 1
+    crisis_after_hours: Hours = 24
+    minimum_after_hours: Hours = 168
     """The level rises by itself after so many hours without the agency."""
-    certificate_grace_days: int = 90
+    certificate_grace_days: Annotated[int, Meta(ge=0, le=3660)] = 90
     """How long an expired certificate stays usable without being named as risk."""
 
     def rule(self, medicine_class: str) -> EmergencyRule:
@@ -87,8 +93,14 @@ def default_policy(kind: str) -> Policy:
 
 
 def encode_policy(policy: Policy) -> bytes:
-    """The bytes that a `PolicySet` carries."""
-    return msgspec.msgpack.encode(policy)
+    """The bytes that a `PolicySet` carries.
+
+    Raises:
+        InvalidInput: a number is out of its bounds; no node could follow it.
+    """
+    data = msgspec.msgpack.encode(policy)
+    decode_policy(data)
+    return data
 
 
 def decode_policy(data: bytes) -> Policy:
@@ -100,4 +112,4 @@ def decode_policy(data: bytes) -> Policy:
     try:
         return msgspec.msgpack.decode(data, type=Policy)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise InvalidInput("the policy in force cannot be decoded") from error
+        raise InvalidInput("this is not a policy, or one of its numbers is out of bounds") from error

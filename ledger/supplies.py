@@ -3,7 +3,9 @@
 - Supplies of one node under one command id are one supply if document, fill, product and quantity agree, across forks
   and incarnations; otherwise all count, with an anomaly.
 - A reversal by the registering node takes a supply back; a correction changes its quantity. Of concurrent
-  corrections the largest counts: the safe side for the patient.
+  corrections the largest counts: the safe side for the patient. Both need authority: whoever stole a key cannot make
+  supplies vanish with it. A supply itself needs none, nor does the link that makes one count here, but for the role.
+- A link is taken back as a supply is, by the node that made it.
 - Per fill: custody before bearer before emergency, then the place in the canonical order, until the fill is full. The
   rest is over-supply; each unit of it forfeits a unit of a fill not yet dispensed, if there is one.
 - Always: authorised = dispensed + remaining + forfeited. Over-supply stands apart and is never netted away.
@@ -15,6 +17,7 @@ from collections.abc import Iterable, Mapping
 
 from msgspec import Struct
 
+from ledger.authority import Lack
 from ledger.custody import Custody, Standing
 from ledger.events import (
     Basis,
@@ -96,22 +99,30 @@ def _product(event: Dispensed) -> tuple[str, str] | None:
     return None if event.product is None else (event.product.pack.system, event.product.pack.code)
 
 
-def gather_supplies(causality: Causality, custody: Custody) -> tuple[list[Supply], list[tuple[Link, ...]]]:
-    """Supplies in canonical order, and the groups of events that share a command but disagree."""
+def gather_supplies(
+    causality: Causality, own: Iterable[Fact], custody: Custody, lacking: Mapping[Link, Lack]
+) -> tuple[list[Supply], list[tuple[Link, ...]]]:
+    """Supplies in canonical order, and the groups of events that share a command but disagree.
+
+    Args:
+        causality: of the document and its district.
+        own: the facts of the document, in canonical order.
+        custody: as judged.
+        lacking: facts that lack authority.
+    """
     groups: dict[tuple[NodeId, bytes], list[Fact]] = {}
-    linked: dict[Link, Fact] = {}
-    reversals: dict[Link, list[Fact]] = {}
-    corrections: dict[Link, list[Fact]] = {}
-    for fact in causality.in_order():
+    linked: dict[Link, list[Fact]] = {}
+    changes: dict[Link, list[Fact]] = {}
+    held: set[Link] = set()
+    for fact in own:
+        held.add(fact.id)
         match fact.event:
             case Dispensed() as event:
                 groups.setdefault((fact.author, event.command), []).append(fact)
-            case SupplyLinked() as event:
-                linked.setdefault(Link(event.supply), fact)
-            case DispensingReversed() as event:
-                reversals.setdefault(Link(event.supply), []).append(fact)
-            case DispensingCorrected() as event:
-                corrections.setdefault(Link(event.supply), []).append(fact)
+            case SupplyLinked() as event if lacking.get(fact.id) is not Lack.OUT_OF_ROLE:
+                linked.setdefault(Link(event.supply), []).append(fact)
+            case (DispensingReversed() | DispensingCorrected()) as event if fact.id not in lacking:
+                changes.setdefault(Link(event.supply), []).append(fact)
             case _:
                 pass
     supplies: list[Supply] = []
@@ -119,19 +130,12 @@ def gather_supplies(causality: Causality, custody: Custody) -> tuple[list[Supply
     for group in groups.values():
         if len(group) > 1 and not _same(group):
             conflicts.append(tuple(f.id for f in group))
-            supplies += [_supply([f], custody, causality, reversals, corrections) for f in group]
+            supplies += [_supply([f], custody, causality, changes) for f in group]
         else:
-            supplies.append(_supply(group, custody, causality, reversals, corrections))
-    for supply, fact in linked.items():
-        link = fact.event
-        if isinstance(link, SupplyLinked):
-            supplies.append(
-                Supply(
-                    id=fact.id, ids=(fact.id,), author=fact.author, feed=fact.feed, command=link.command,
-                    fill=link.fill, quantity=link.quantity, basis=Basis.EMERGENCY, standing=None,
-                    at_ms=_when(fact), reversed_by=None, corrections=(), conflicting=False, linked=supply,
-                )
-            )  # fmt: skip
+            supplies.append(_supply(group, custody, causality, changes))
+    for link in linked.keys() - held:  # A link to a supply of this very document would count it twice.
+        made = [_supply([f], custody, causality, changes) for f in linked[link]]
+        supplies.append(max(made, key=lambda s: s.reversed_by is None))  # The first that stands.
     supplies.sort(key=lambda s: causality.index[s.id])
     return supplies, conflicts
 
@@ -142,21 +146,12 @@ def _when(fact: Fact) -> int:
 
 
 def _supply(
-    group: list[Fact],
-    custody: Custody,
-    causality: Causality,
-    reversals: Mapping[Link, list[Fact]],
-    corrections: Mapping[Link, list[Fact]],
+    group: list[Fact], custody: Custody, causality: Causality, changes: Mapping[Link, list[Fact]]
 ) -> Supply:
     first = group[0]
     event = first.event
-    assert isinstance(event, Dispensed)
-    by_author = [
-        f
-        for member in group
-        for f in (*reversals.get(member.id, ()), *corrections.get(member.id, ()))
-        if f.author == first.author
-    ]
+    assert isinstance(event, Dispensed | SupplyLinked)
+    by_author = [f for member in group for f in changes.get(member.id, ()) if f.author == first.author]
     taken_back = [f.id for f in by_author if isinstance(f.event, DispensingReversed)]
     changed = [f for f in by_author if isinstance(f.event, DispensingCorrected)]
     last = [f for f in changed if not causality.in_past_of_any(f, changed)]
@@ -166,10 +161,12 @@ def _supply(
     ranked = sorted((s for s in standings if s is not None), key=list(Standing).index)
     return Supply(
         id=first.id, ids=tuple(f.id for f in group), author=first.author, feed=first.feed, command=event.command,
-        fill=event.fill, quantity=max(quantities, default=event.quantity), basis=event.basis,
+        fill=event.fill, quantity=max(quantities, default=event.quantity),
+        basis=event.basis if isinstance(event, Dispensed) else Basis.EMERGENCY,
         standing=ranked[0] if ranked else None, at_ms=_when(first),
         reversed_by=min(taken_back, key=causality.index.__getitem__) if taken_back else None,
         corrections=tuple(f.id for f in changed), conflicting=len(quantities) > 1,
+        linked=Link(event.supply) if isinstance(event, SupplyLinked) else None,
     )  # fmt: skip
 
 

@@ -34,7 +34,7 @@ MUTANTS = {
         FOLD, "clock_that_is_behind",
     ),
     "a fork resolved by first seen": (
-        "ledger/custody.py", "return forked_at is not None and fact.sequence >= forked_at",
+        "ledger/facts.py", "return forked_at is not None and fact.sequence >= forked_at",
         "return forked_at is not None and fact.sequence >= forked_at and fact.branch > 0",
         FOLD, "two_images",
     ),
@@ -46,6 +46,35 @@ MUTANTS = {
     ),
     "over-supply netted away": (
         "ledger/supplies.py", "over += supply.net - taken", "over += 0", FOLD, "never_vanishes",
+    ),
+    "a stolen key that makes supplies vanish": (
+        "ledger/supplies.py", " as event if fact.id not in lacking:", " as event:",
+        "tests/ledger/test_balance.py", "stolen_key",
+    ),
+    "a delegation that confers before what its author spent has come": (
+        "ledger/conveyances.py", "return not any(self._causality.facts[link].detached for link in path)", "return True",
+        "tests/ledger/test_custody.py", "ahead_of_its_feed",
+    ),
+    "a delegate who ends what he passed on": (
+        "ledger/conveyances.py", "return aside.feed in (fact.feed, delegation.feed)", "return True",
+        "tests/ledger/test_custody.py", "cannot_end_it",
+    ),
+    "what stands in the district's document counting in every prescription": (
+        "ledger/history.py", "f if isinstance(f.event, _OF_DISTRICT) else _without_void(f)", "f",
+        "tests/ledger/test_custody.py", "wrong_document",
+    ),
+    "a copy of the issuing event that splits custody": (
+        "ledger/custody.py", "rests_on = self.founder.get(rests_on, rests_on)\n", "pass\n",
+        "tests/ledger/test_custody.py", "copy_of_the_issuing_event_by_somebody",
+    ),
+    "a bearer signature unchecked": (
+        "ledger/custody.py", "        except (InvalidSignature, ValueError):\n            return Standing.BREACH\n",
+        "        except (InvalidSignature, ValueError):\n            pass\n",
+        "tests/ledger/test_custody.py", "without_the_right_signature",
+    ),
+    "a guard that acts on what was conveyed without reading all": (
+        "ledger/guard.py", "if not (fill.conveyed and self.is_blind()):", "if True:",
+        "tests/ledger/test_guard.py", "what_was_conveyed",
     ),
     "a resume that ends holds it did not know of, and clocks that count": (
         "ledger/anomalies.py", "if not causality.in_past_of_any(f, made)", "if True", FOLD, "clock_that_is_behind",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from datetime import date
 
+from msgspec.structs import replace
+
 from ledger.clock import pack_stamp
 from ledger.custody import bearer_public_key, sign_bearer
 from ledger.events import (
@@ -208,6 +210,14 @@ class ModelRealm:
         return [self.prescriber, self.agency, *self.pharmacies]
 
     def fold(self, facts: dict[Link, Fact]) -> Prescription:
-        own = [f for f in facts.values() if f.document == self.document]
-        district = [f for f in facts.values() if f.document != self.document]
+        """As a store would hand them over: what came ahead of its feed is detached until the gap is filled."""
+        places: dict[FeedId, set[int]] = {}
+        for fact in facts.values():
+            places.setdefault(fact.feed, set()).add(fact.sequence)
+        unbroken = {
+            feed: next(n for n in range(1, len(held) + 2) if n not in held) for feed, held in places.items()
+        }
+        placed = [replace(f, detached=f.sequence > unbroken[f.feed]) for f in facts.values()]
+        own = [f for f in placed if f.document == self.document]
+        district = [f for f in placed if f.document != self.document]
         return fold(self.document, own, district, Branches(self.parts), governance())  # type: ignore[arg-type]
