@@ -4,8 +4,9 @@ A pure function of the *set* of readable facts of the document, its district's c
 repetition, branch labels and hash seeds do not reach the result. No clock is asked: what depends on today is computed
 by `view`, outside the digest. Everything can be derived again from nothing.
 
-Cost: linear in the number of facts but for the causal pasts, which are bit masks (n²/64 words): ten facts take some
-60 µs, four thousand well under a second.
+Cost: linear in the number of facts but for the causal pasts, which are bit masks (n²/64 words), and for acts that rest
+on a conveyance, which look through the rights their fill ever had. Ten facts take some 0.2 ms; four thousand, in the
+worst shapes tried, two thirds of a second. The number of facts itself is bounded by what replication takes in.
 """
 
 from __future__ import annotations
