@@ -6,7 +6,7 @@ by `view`, outside the digest. Everything can be derived again from nothing.
 
 Cost: linear in the number of facts but for the causal pasts, which are bit masks (n²/64 words), and for acts that rest
 on a conveyance, which look through the rights their fill ever had. Ten facts take some 0.2 ms; four thousand, in the
-worst shapes tried, two thirds of a second. The number of facts itself is bounded by what replication takes in.
+worst shapes tried, two thirds of a second. Nothing here limits how many facts a document has.
 """
 
 from __future__ import annotations
