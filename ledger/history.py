@@ -34,7 +34,6 @@ from ledger.events import (
     FeedClosed,
     FillRight,
     NotDispensed,
-    Origin,
     PrescriptionCancelled,
     PrescriptionHeld,
     PrescriptionIssued,
@@ -438,8 +437,3 @@ def view(prescription: Prescription, now_ms: int) -> View:
         first_fill_missed=bool(issued.first_fill_before and today >= issued.first_fill_before and not prescription.balance.dispensed),
         next_fill_day=following,
     )  # fmt: skip
-
-
-def is_paper(issued: PrescriptionIssued) -> bool:
-    """Whether it was registered from paper or telephone."""
-    return issued.origin in (Origin.PAPER, Origin.TELEPHONE)

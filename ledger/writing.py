@@ -32,8 +32,6 @@ from ledger.vault import Keyring, entry_key, seal
 
 __all__ = ["Written", "Writer"]
 
-_NO_COMMITMENT = bytes(16)
-
 
 class Written(Struct, frozen=True):
     """An entry of ours, stored durably once the surrounding transaction has ended."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable
 from itertools import combinations
 from pathlib import Path
 
 from ledger import Coded, Ledger, NodeId, NodeRole, Person, PersonRole, RealmKind, SeededEntropy
 from ledger.keystore import UnlockFile
+from ledger.persons import LICENCE_CODE, PRESCRIBER_CODE
+from ledger.store import restore_store
 from nodes.founding import Founded, enrol, found_realm
 from nodes.inprocess import synchronise
 
@@ -60,7 +61,7 @@ class World:
             directory / "realm", "Övningsriket", RealmKind.EXERCISE, self.unlock, clock=self.clock,
             entropy=SeededEntropy(seed),
         )  # fmt: skip
-        officer = Person(Coded("legitimationskod", "900001"), PersonRole.OFFICER)
+        officer = Person(Coded(LICENCE_CODE, "900001"), PersonRole.OFFICER)
         self.sites: dict[str, Site] = {
             "agency": Site("agency", self.founded.agency, directory / "realm" / "agency", officer)
         }
@@ -80,7 +81,7 @@ class World:
         )  # fmt: skip
         prescriber = role is NodeRole.PRESCRIBER
         person = Person(
-            Coded("forskrivarkod" if prescriber else "legitimationskod", code),
+            Coded(PRESCRIBER_CODE if prescriber else LICENCE_CODE, code),
             PersonRole.PRESCRIBER if prescriber else PersonRole.PHARMACIST,
         )
         self.sites[name] = Site(name, ledger, directory, person)
@@ -124,7 +125,7 @@ class World:
         site.ledger.close()
         for path in site.directory.glob("store.db*"):
             path.unlink()
-        shutil.copyfile(backup, site.directory / "store.db")
+        restore_store(backup, site.directory / "store.db")
         site.ledger = Ledger.open(
             site.directory,
             self.unlock,

@@ -76,7 +76,7 @@ MUTANTS = {
         "ledger/guard.py", "if not (fill.conveyed and self.is_blind()):", "if True:",
         "tests/ledger/test_guard.py", "what_was_conveyed",
     ),
-    "a resume that ends holds it did not know of, and clocks that count": (
+    "an amendment that replaces nothing it knew of": (
         "ledger/anomalies.py", "if not causality.in_past_of_any(f, made)", "if True", FOLD, "clock_that_is_behind",
     ),
 }  # fmt: skip

@@ -1,6 +1,6 @@
 """Where entries live on disk: the port, and SQLite behind it."""
 
-from ledger.store.lifecycle import create_store, open_store
+from ledger.store.lifecycle import create_store, open_store, restore_store
 from ledger.store.port import Added, BranchRow, FeedRow, Head, Store, StoredEntry
 from ledger.store.sqlite import SQLiteStore
 
@@ -14,4 +14,5 @@ __all__ = [
     "StoredEntry",
     "create_store",
     "open_store",
+    "restore_store",
 ]

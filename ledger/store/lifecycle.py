@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sqlite3
 from pathlib import Path
 
 from ledger.entropy import Entropy, SystemEntropy
-from ledger.errors import InvalidInput
+from ledger.errors import InvalidInput, StoreDamaged
 from ledger.ids import RealmId
 from ledger.store.connection import Connection, WriterLock, disk_errors, sync_directory
 from ledger.store.records import meta_row, names_row
 from ledger.store.schema import SCHEMA, SCHEMA_VERSION
 from ledger.store.sqlite import SQLiteStore
 
-__all__ = ["create_store", "open_store"]
+__all__ = ["create_store", "open_store", "restore_store"]
 
 
 def create_store(path: Path, realm: RealmId) -> SQLiteStore:
@@ -83,3 +84,37 @@ def open_store(path: Path, *, writable: bool = True, entropy: Entropy | None = N
         if lock is not None:
             lock.release()
         raise
+
+
+def restore_store(backup: Path, path: Path, *, aside: Path | None = None) -> None:
+    """Put a backup where a store is to be: whole and durable, or not at all. It proves no continuity.
+
+    Args:
+        backup: the copy that `Store.backup` made.
+        path: where the store is to be.
+        aside: an empty directory to which a store that stands there is moved, with its log.
+
+    Raises:
+        InvalidInput: there is a store already, and nowhere to move it.
+        StoreDamaged: the backup is missing or empty; the present store stays where it is.
+        StoreFull: there is no room for it; likewise.
+    """
+    if path.exists() and aside is None:
+        raise InvalidInput("there is a store already", advice="say where to move it")
+    if not backup.exists() or not backup.stat().st_size:
+        raise StoreDamaged("the backup is missing or empty", where=str(backup))
+    fresh = path.with_name(path.name + ".new")
+    with disk_errors(fresh):
+        shutil.copyfile(backup, fresh)
+        fresh.chmod(0o600)
+        with fresh.open("rb") as file:
+            os.fsync(file.fileno())
+        # A log or index left by the lost store must never be read into the restored one.
+        for left in (path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm"))):
+            if left.exists() and aside is not None:
+                aside.mkdir(exist_ok=True, mode=0o700)
+                left.replace(aside / left.name)
+            else:
+                left.unlink(missing_ok=True)
+        fresh.replace(path)
+        sync_directory(path.parent)

@@ -20,13 +20,12 @@ from ledger import (
 )
 from ledger.errors import InvalidInput
 from ledger.ids import NodeId
+from ledger.persons import NPL_PACK_ID, PERSONAL_NUMBER, PRESCRIBER_CODE
 from nodes.cli.common import add_command, command_of, document_of, link_of, node_named, open_ledger, person_of
 from nodes.cli.output import Output
 from nodes.cli.words import prescription_lines
 
 __all__ = ["add_commands"]
-
-PERSONNUMMER = "http://electronichealth.se/identifier/personnummer"
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -115,7 +114,7 @@ def coded(text: str, system: str) -> Coded:
 
 
 def _patient(options: argparse.Namespace) -> Patient:
-    identifier = coded(options.patient, PERSONNUMMER) if options.patient else None
+    identifier = coded(options.patient, PERSONAL_NUMBER) if options.patient else None
     return Patient(
         name=options.patient_name, identifier=identifier, birth_date=options.birth_date, sex=options.sex
     )
@@ -136,14 +135,14 @@ def _prescribe(options: argparse.Namespace, output: Output) -> None:
         order = IssuePrescription(
             patient=_patient(options),
             product=Product(
-                pack=coded(options.pack, "nplpackid"), name=options.product_name, atc=options.atc,
+                pack=coded(options.pack, NPL_PACK_ID), name=options.product_name, atc=options.atc,
                 form=options.form, strength=options.strength, pack_quantity=options.pack_quantity, unit=options.unit,
             ),
             dosage=options.dosage, fills=options.fills, packs_per_fill=options.packs_per_fill,
             interval_days=options.interval_days, valid_until=options.valid_until,
             controlled=ControlledClass(options.controlled), criticality=Criticality(options.criticality),
             origin=Origin(options.origin), order_serial=options.order_serial, workplace=options.workplace,
-            prescriber=coded(options.prescriber, "forskrivarkod") if options.prescriber else person.code,
+            prescriber=coded(options.prescriber, PRESCRIBER_CODE) if options.prescriber else person.code,
             chosen_pharmacy=pharmacy, bearer=options.bearer,
         )  # fmt: skip
         _receipt(

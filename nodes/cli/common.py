@@ -11,6 +11,7 @@ from ledger import Coded, Ledger, Person, PersonRole
 from ledger.errors import InvalidInput, NotFound
 from ledger.ids import DocumentId, Link, NodeId
 from ledger.keystore import Unlock, UnlockFile
+from ledger.persons import LICENCE_CODE, PRESCRIBER_CODE
 from nodes.cli.output import Output
 
 __all__ = [
@@ -106,7 +107,7 @@ def person_of(options: argparse.Namespace, ledger: Ledger) -> Person:
         if options.person_role
         else _ROLE_OF_NODE[ledger.node.identity.role.value]
     )
-    system = "forskrivarkod" if role is PersonRole.PRESCRIBER else "legitimationskod"
+    system = PRESCRIBER_CODE if role is PersonRole.PRESCRIBER else LICENCE_CODE
     return Person(Coded(system, options.person), role)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
+from itertools import count
 from pathlib import Path
 
-from ledger.errors import InvalidInput, NotFound, StoreDamaged
+from ledger.errors import InvalidInput, NotFound
+from ledger.store import restore_store
 from nodes.bundle import decode_frontier, encode_frontier, export_bundle, import_bundle
 from nodes.cli.common import add_command, document_of, open_ledger, person_of
 from nodes.cli.output import Output
@@ -198,16 +199,8 @@ def _restore(options: argparse.Namespace, output: Output) -> None:
     target = options.node / "store.db"
     if target.exists() and not options.replace:
         raise InvalidInput("there is a store already", advice="give --replace to move it aside")
-    if not options.file.exists() or not options.file.stat().st_size:
-        raise StoreDamaged("the backup is missing or empty", where=str(options.file))
-    if target.exists():
-        aside = options.node / "replaced"
-        aside.mkdir(exist_ok=True)
-        for name in ("store.db", "store.db-wal", "store.db-shm"):
-            if (options.node / name).exists():
-                (options.node / name).replace(aside / name)
-    shutil.copyfile(options.file, target)
-    target.chmod(0o600)
+    kept = (options.node / ("replaced" if not n else f"replaced-{n}") for n in count())
+    restore_store(options.file, target, aside=next(directory for directory in kept if not directory.exists()))
     with open_ledger(options) as ledger:
         incarnation = ledger.node.writer.incarnation
     output.result({"incarnation": incarnation}, f"restored; the node goes on in incarnation {incarnation}")

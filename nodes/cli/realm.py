@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from ledger import Coded, Level, NodeRole, Person, PersonRole, RealmKind
+from ledger.persons import LICENCE_CODE
 from ledger.policy import default_policy
 from nodes.cli.common import (
     add_command,
@@ -87,7 +88,7 @@ def _enrol(options: argparse.Namespace, output: Output) -> None:
     unlock = unlock_of(options)
     founded: Founded = open_founded(options.realm, unlock)
     with founded.agency as agency:
-        person = Person(Coded("legitimationskod", options.person), PersonRole.OFFICER)
+        person = Person(Coded(LICENCE_CODE, options.person), PersonRole.OFFICER)
         with enrol(
             founded, options.node, role=NodeRole(options.role), district=options.district, name=options.name,
             unlock=unlock, person=person,
