@@ -1,0 +1,1 @@
+"""NATS as one of the ways between nodes: subjects, links, local servers, and the generator of a topology."""
