@@ -60,6 +60,8 @@ class Documents(Feeds):
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection)
         self._documents: dict[tuple[bytes, str], DocumentRow] = {}
+        self._places: dict[bytes, dict[str, bytes]] = {}
+        """Whole answers of `places`, kept by the one process that writes them."""
         self._fresh: set[int] = set()
         """Numbers given to documents that are not yet written."""
         self._last_document: int | None = None
@@ -67,6 +69,7 @@ class Documents(Feeds):
     def _forget_documents(self) -> None:
         """What is remembered of documents may not be so."""
         self._documents.clear()
+        self._places.clear()
         self._fresh.clear()
         self._last_document = None
 
@@ -140,6 +143,9 @@ class Documents(Feeds):
                 row.dropped, row.digest ^ change.digest,
             )  # fmt: skip
             self._documents[document, district] = row
+            places = self._places.get(document)
+            if places is not None:
+                places[district] = row.basis()
             if row.number in self._fresh:
                 fresh.append((*_values(row), document, district, row_checksum(document)))
             else:
@@ -157,7 +163,14 @@ class Documents(Feeds):
 
     def places(self, document: DocumentId) -> list[tuple[str, bytes]]:
         """Each district in whose feeds entries of a document are held, ascending, with a digest of which entries."""
-        return [(row.district, row.basis()) for row in self._rows_of(document) if row.entries]
+        places = self._places.get(document)
+        if places is None:
+            places = {row.district: row.basis() for row in self._rows_of(document) if row.entries}
+            if self._c.writable:  # Nobody else writes; a reader must look again.
+                if len(self._places) >= DOCUMENTS_CACHED_MAX:
+                    self._places.clear()
+                self._places[document] = places
+        return sorted(places.items())
 
     def document_basis(self, document: DocumentId, district: str) -> bytes:
         """A digest of exactly which entries of a document are held in a district's feeds; empty if none."""
