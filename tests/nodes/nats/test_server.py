@@ -79,7 +79,7 @@ def test_a_stopped_process_that_does_not_end_is_killed(
 
 
 def test_a_refused_configuration_names_the_reason(tmp_path: Path) -> None:
-    with pytest.raises(ServerFailed, match='unknown field "nonsense"(.|\n)*nats-server -t'):
+    with pytest.raises(ServerFailed, match=r'unknown field "nonsense"(.|\n)*nats-server -t'):
         LocalServer("nonsense: 1", tmp_path).start()
     with pytest.raises(InvalidInput, match="unknown field"):
         check_config(tmp_path / "nats.conf")
