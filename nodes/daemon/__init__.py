@@ -1,0 +1,1 @@
+"""What makes a node of a ledger: one process that an operator installs and forgets."""
