@@ -1,12 +1,16 @@
 """Writes the X.509 certificates that `ledger.identity` verifies; repeatable under injected time and entropy.
 
-All are Ed25519 and fit for TLS on either side, so that transports can use them (RFC 8410, RFC 5280): key
-identifiers and key usage included, which strict verifiers ask for. A subject holds a hash of its key, so that
-no two are alike.
+All are Ed25519, with what strict verifiers of TLS ask for (RFC 8410, RFC 5280): key identifiers and key usage
+included. A subject holds a hash of its key, so that no two are alike. Software in Go cannot read a certificate that
+has an extension of ours (its object identifiers have no room for a UUID), so nodes log in to NATS servers with their
+key, and the certificates of servers carry none (docs/adr/0009).
 """
 
 from __future__ import annotations
 
+import ipaddress
+import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
@@ -37,16 +41,25 @@ from ledger.identity import (
 )
 from ledger.ids import tagged_hash
 
-__all__ = ["create_issuing", "create_root", "issue_node"]
+__all__ = ["create_issuing", "create_root", "issue_node", "issue_server", "server_uri"]
 
 ROOT_DAYS = 365 * 20
 ISSUING_DAYS = 365 * 10
 NODE_DAYS = 730
+SERVER_DAYS = 365 * 5
+"""Servers ask for each other's dates, whatever we think of dates: longer than any crisis, renewed in peace."""
+SERVER_ADDRESSES_MAX = 16
+"""Names and addresses of one server; a certificate of ours has at most 2 kB."""
 DAYS_MAX = 365 * 50
 BACKDATED = timedelta(days=1)
 """Clocks of new computers run behind by hours; TLS would refuse a certificate from the future."""
 _BASE_POINT = bytes([9]) + bytes(31)
 """A good wrapping key, for who has none: an issuing certificate is no node's."""
+_SERVER_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
+_HOST_NAME = re.compile(
+    r"(?=.{1,253}$)([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*"
+)
+"""RFC 1123, ASCII only, no wildcard: a certificate is for machines that somebody named one by one."""
 _KEY_ID_BYTES = 8
 """Enough to tell the few certificates of a chain apart; certificates travel on paper and by radio."""
 
@@ -205,3 +218,74 @@ def issue_node(
     ):
         builder = builder.add_extension(x509.UnrecognizedExtension(oid, value), critical=False)
     return (_finish(builder, issuer_key), *issuer_chain)
+
+
+def server_uri(name: str) -> str:
+    """How servers call a server whose certificate they have verified."""
+    return f"urn:rxledger:server:{name}"
+
+
+def issue_server(
+    issuer_key: Ed25519PrivateKey,
+    issuer_chain: tuple[bytes, ...],
+    public_key: bytes,
+    name: str,
+    addresses: Sequence[str],
+    now_ms: int,
+    *,
+    days: int = SERVER_DAYS,
+    entropy: Entropy,
+) -> tuple[bytes, ...]:
+    """The certificate of a message server and the chain to it, without the root: for TLS only, on either side.
+
+    It names no role, so that no node takes it for a node's (`verify_chain`).
+
+    Args:
+        issuer_key: the agency's issuing key.
+        issuer_chain: its chain, without the root.
+        public_key: the server's, 32 raw bytes.
+        name: its name in this realm: small letters, digits and hyphens.
+        addresses: host names and IP addresses under which it is reached.
+        now_ms: the certificate is valid from a day before.
+        days: how long it is valid.
+        entropy: for its serial number.
+
+    Raises:
+        InvalidInput: name, addresses, days or time cannot stand in a certificate, or the key is not the issuer's.
+        NotPermitted: this issuer may not certify servers.
+        NotAuthentic: the key is of small order or not in canonical form.
+    """
+    check_public_key(public_key, _BASE_POINT)
+    issuer = load_certificate(issuer_chain[0])
+    above = _check_issuer(issuer_key, issuer)
+    if len(issuer_chain) != 1:
+        raise NotPermitted("only the agency's issuing key certifies servers")
+    if not _SERVER_NAME.fullmatch(name):
+        raise InvalidInput("name of a server: 1 to 32 small letters, digits and inner hyphens")
+    builder = _builder(_name(name, public_key), issuer.subject, public_key, now_ms, days, entropy)
+    builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+    builder = _issued_by(builder.add_extension(_usage(certify=False), critical=True), above)
+    usage = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+    builder = builder.add_extension(x509.ExtendedKeyUsage(usage), critical=False)
+    names = [*_addresses(addresses), x509.UniformResourceIdentifier(server_uri(name))]
+    return (
+        _finish(builder.add_extension(x509.SubjectAlternativeName(names), critical=False), issuer_key),
+        *issuer_chain,
+    )
+
+
+def _addresses(addresses: Sequence[str]) -> list[x509.GeneralName]:
+    if not 0 < len(addresses) <= SERVER_ADDRESSES_MAX:
+        raise InvalidInput(f"addresses: a server has 1 to {SERVER_ADDRESSES_MAX}")
+    names: list[x509.GeneralName] = []
+    for address in dict.fromkeys(addresses):
+        try:
+            names.append(x509.IPAddress(ipaddress.ip_address(address)))
+        except ValueError:
+            # All digits and dots would be an address mistyped, not a name.
+            if not _HOST_NAME.fullmatch(address) or re.fullmatch(r"[0-9.]+", address):
+                raise InvalidInput(
+                    f"addresses: {address!r} is neither a host name nor an IP address"
+                ) from None
+            names.append(x509.DNSName(address))
+    return names

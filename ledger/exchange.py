@@ -29,17 +29,21 @@ from ledger.feed import (
     verify_opening_signature,
     verify_run,
 )
+from ledger.frontiers import district_digest
 from ledger.identity import NodeRole, verify_chain
 from ledger.ids import FeedId, Link, NodeId, RealmId
 from ledger.node import Node
 
-__all__ = ["FEEDS_PER_NODE_AND_DISTRICT_MAX", "FEEDS_PER_NODE_MAX", "Exchange", "ImportReport"]
+__all__ = ["FEEDS_PER_NODE_AND_DISTRICT_MAX", "FEEDS_PER_NODE_MAX", "URGENT_LANE", "Exchange", "ImportReport"]
 
 FEEDS_PER_NODE_AND_DISTRICT_MAX = 256
 """Incarnations of one node in one district: one a week for five years. More is a flood, refused per author, so
 that no honest author is kept out."""
 FEEDS_PER_NODE_MAX = 4096
 """Feeds of one node in all districts: five in each of the nation's 700 or so. More is a flood of invented districts."""
+
+URGENT_LANE = 1
+"""Lanes up to this one may travel ahead of their feeds: stop and custody, supplies and what sustains life."""
 
 log = structlog.get_logger("rxledger")
 
@@ -85,6 +89,16 @@ class Exchange:
                 for feed, heads in self._node.store.frontier(district)
             }
 
+    def district_digest(self, district: str) -> bytes:
+        """32 bytes that are equal on replicas that hold the same of a district."""
+        with self._node.lock:
+            return district_digest(self.bucket_digests(district), self.detached_links(district))
+
+    def bucket_digests(self, district: str) -> tuple[bytes, ...]:
+        """A digest of each bucket of a district's feeds."""
+        with self._node.lock:
+            return self._node.store.bucket_digests(district)
+
     def opening(self, feed: FeedId) -> SignedOpening:
         """The signed opening of a held feed."""
         with self._node.lock:
@@ -98,6 +112,12 @@ class Exchange:
         with self._node.lock:
             runs = list(self._node.store.runs_after(feed, tuple(after), budget_bytes))
         yield from runs
+
+    def urgent(self, feed: FeedId, after: int, limit: int) -> list[tuple[Link, Entry]]:
+        """Signed entries of lanes 0 and 1 after a sequence, each with the link before it, the most urgent first."""
+        with self._node.lock:
+            found = self._node.store.urgent_after(feed, after, URGENT_LANE, limit)
+            return [(stored.previous, stored.entry()) for stored in found]
 
     def fork_proofs(self) -> list[ForkProof]:
         """Every proof of fork held."""

@@ -73,6 +73,8 @@ class Node:
             raise InvalidInput(
                 "the certificate is for another key", advice="use the package made for this node"
             )
+        self.on_written: list[Callable[[str, Written], None]] = []
+        """Told of each entry of ours with its district, once it is durable: who announces it. Must not raise."""
         self._storage_key = storage_key
         self.keyring = self._load_keyring()
         self.reader = Reader(realm, store, self.keyring, storage_key)
@@ -291,6 +293,8 @@ class Node:
             feed=written.feed.hex(),
             sequence=written.entry.sequence,
         )
+        for told in self.on_written:
+            told(district, written)
         return Receipt(event.command, document, written.link)
 
     def new_command(self) -> bytes:

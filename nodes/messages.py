@@ -7,8 +7,11 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
+from ledger.clock import STAMP_MAX
 from ledger.errors import LimitExceeded, Malformed, VersionUnknown
+from ledger.events import FILLS_MAX, Patient, Person
 from ledger.feed import Entry, ForkProof, Run, SignedOpening
+from ledger.frontiers import BUCKETS
 
 __all__ = [
     "CREDIT_BYTES_MAX",
@@ -17,14 +20,23 @@ __all__ = [
     "HEADS_PER_FEED_MAX",
     "MESSAGE_BYTES_MAX",
     "VERSION",
+    "Ack",
     "Ahead",
+    "Buckets",
+    "ClaimAsk",
+    "ClaimTold",
     "Detached",
     "Digest",
     "Done",
     "Entries",
+    "FetchAsk",
+    "FetchTold",
+    "Fetched",
     "Frontier",
+    "InStep",
     "Message",
     "Refusal",
+    "Summary",
     "decode_message",
     "encode_message",
 ]
@@ -49,6 +61,13 @@ District = Annotated[str, Meta(min_length=1, max_length=128)]
 HeadsOnWire = Annotated[
     tuple[tuple[Annotated[int, Meta(ge=0, lt=1 << 53)], Bytes32], ...], Meta(max_length=HEADS_PER_FEED_MAX)
 ]
+Fills = Annotated[
+    tuple[Annotated[int, Meta(ge=1, le=FILLS_MAX)], ...], Meta(min_length=1, max_length=FILLS_MAX)
+]
+FETCHED_MAX = 100
+"""Documents told in answer to one request: more than any patient has; the rest is asked for by id."""
+EPOCHS_MAX = 64
+"""Keys told of one document: one a year and one for each revocation."""
 LOWEST, HIGHEST = b"\0" * 16, b"\xff" * 16
 
 
@@ -84,7 +103,9 @@ class Entries(Struct, frozen=True, array_like=True, tag=3):
 
 
 class Done(Struct, frozen=True, array_like=True, tag=4):
-    """The sender has nothing more for this round."""
+    """The sender has nothing more for this round; `more` says that only its budget or the credit ended."""
+
+    more: bool = False
 
 
 class Refusal(Struct, frozen=True, array_like=True, tag=5):
@@ -108,7 +129,98 @@ class Detached(Struct, frozen=True, array_like=True, tag=6):
     entries: Annotated[tuple[Ahead, ...], Meta(max_length=DETACHED_PER_MESSAGE_MAX)]
 
 
-Message = Digest | Frontier | Entries | Done | Refusal | Detached
+class InStep(Struct, frozen=True, array_like=True, tag=7):
+    """The digests told are equal to the sender's; `stamp` is its clock (`ledger.clock`), for the horizon."""
+
+    stamp: Annotated[int, Meta(ge=0, le=STAMP_MAX)] = 0
+
+
+class Summary(Struct, frozen=True, array_like=True, tag=8):
+    """One digest over the districts that both were last known to hold: all that two in step need to say."""
+
+    digest: Bytes32
+
+
+class Buckets(Struct, frozen=True, array_like=True, tag=9):
+    """District → digests of its buckets of feeds: only the frontiers of those that differ need be told."""
+
+    districts: Annotated[
+        dict[District, Annotated[tuple[Bytes16, ...], Meta(min_length=BUCKETS, max_length=BUCKETS)]],
+        Meta(max_length=DISTRICTS_MAX),
+    ]
+
+
+class ClaimAsk(Struct, frozen=True, array_like=True, tag=10):
+    """Asks the holder for fills, for the asker's feed; repeating the command id gives the first answer."""
+
+    command: Bytes16
+    document: Bytes16
+    feed: Bytes16
+    fills: Fills
+
+
+class ClaimTold(Struct, frozen=True, array_like=True, tag=11):
+    """The holder's answer: the link of the transfer, or a code and who holds it as known there."""
+
+    command: Bytes16
+    link: Annotated[bytes, Meta(max_length=32)] = b""
+    code: Annotated[str, Meta(max_length=64)] = ""
+    holder: Annotated[bytes, Meta(max_length=16)] = b""
+    """The node that holds them, if another one does."""
+
+
+class FetchAsk(Struct, frozen=True, array_like=True, tag=12):
+    """Asks a node that holds the keys for one document, or for a patient's: who asks, and what for, is logged there."""
+
+    request: Bytes16
+    person: Person
+    purpose: Annotated[str, Meta(min_length=1, max_length=200)]
+    document: Annotated[bytes, Meta(max_length=16)] = b""
+    patient: Patient | None = None
+
+
+class Fetched(Struct, frozen=True, array_like=True):
+    """A document, its home district and its keys by epoch. The message that carries it is sealed to the asker."""
+
+    document: Bytes16
+    district: District
+    keys: Annotated[dict[int, Bytes32], Meta(max_length=EPOCHS_MAX)]
+
+    def __repr__(self) -> str:
+        """Shows no key."""
+        return f"Fetched({self.document.hex()})"
+
+
+class FetchTold(Struct, frozen=True, array_like=True, tag=13):
+    """What was asked for, or the code of a refusal."""
+
+    request: Bytes16
+    documents: Annotated[tuple[Fetched, ...], Meta(max_length=FETCHED_MAX)] = ()
+    code: Annotated[str, Meta(max_length=64)] = ""
+
+
+class Ack(Struct, frozen=True, array_like=True, tag=14):
+    """Every numbered message up to this one was taken in or is lost: the sender may send as much again."""
+
+    number: Annotated[int, Meta(ge=0, lt=1 << 32)]
+
+
+Message = (
+    Digest
+    | Frontier
+    | Entries
+    | Done
+    | Refusal
+    | Detached
+    | InStep
+    | Summary
+    | Buckets
+    | ClaimAsk
+    | ClaimTold
+    | FetchAsk
+    | FetchTold
+    | Ack
+)
 
 
 class _Envelope(Struct, frozen=True, array_like=True):

@@ -1,9 +1,9 @@
 """Reconciliation of two replicas, without I/O: bytes in, bytes out (section 7 of the design).
 
-1. Digests of the frontier, a district at a time (they cover links, so forks show); equal ones are done.
-2. The frontiers of the districts that differ, in as many messages as they need.
-3. Each side sends what the other lacks: proofs of fork, openings, entries held ahead of their feeds, then runs;
-   governance first, unforked feeds before forked ones, within its own budget and the other's credit.
+1. One digest over all that both hold, or one a district (they cover links, so forks show); equal ones are done.
+2. Of large districts that differ, the digests of their buckets of feeds; then the frontiers of what differs, in as
+   many messages as they need.
+3. Each side sends what the other lacks, in the order of `nodes.sending`, within its own budget and the other's credit.
 
 Both sides do the same; every message may be lost, repeated or reordered, and the next round goes on where things
 stand (`turn` makes it begin with another feed, so that one which a peer keeps refusing holds up no other). A session is
@@ -12,12 +12,12 @@ one round. Memory and work are bounded by the limits named here, whatever the pe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Iterable, Iterator
 
 from ledger.errors import LimitExceeded, OtherRealm, PeerFault
 from ledger.exchange import ImportReport
-from ledger.feed import ForkProof, Run, SignedOpening
+from ledger.feed import ForkProof, SignedOpening
+from ledger.frontiers import BUCKETS, bucket_range
 from ledger.ids import GOVERNANCE, FeedId, Link, tagged_hash
 from nodes.messages import (
     CREDIT_BYTES_MAX,
@@ -27,21 +27,24 @@ from nodes.messages import (
     HEADS_PER_FEED_MAX,
     HIGHEST,
     LOWEST,
-    MESSAGE_BYTES_MAX,
-    Ahead,
+    Buckets,
     Detached,
     Digest,
     Done,
     Entries,
     Frontier,
+    InStep,
     Message,
     Refusal,
+    Summary,
     decode_message,
     encode_message,
 )
-from nodes.ports import Heads, Replica, all_runs, entry_bytes, lacks, run_bytes
+from nodes.ports import Heads, Replica
+from nodes.sending import PART_BYTES, Sending
 
 __all__ = [
+    "BUCKETED_FEEDS",
     "BUDGET_BYTES",
     "DIGESTS_MAX",
     "FRONTIERS_MAX",
@@ -49,13 +52,11 @@ __all__ = [
     "PROBLEMS_MAX",
     "REFUSALS_MAX",
     "Session",
-    "frontier_digest",
+    "summary_digest",
 ]
 
 BUDGET_BYTES = 8 * 1024 * 1024
 """What one side sends in one round: some 30,000 entries; the rest follows in the next round."""
-PART_BYTES = 256 * 1024
-"""Where a message is closed: the store cuts runs at half of it, so that one of ours stays below half the limit."""
 MESSAGES_MAX = 10_000
 """Messages taken in from a peer in one round: its budget in runs of one small entry each."""
 DIGESTS_MAX = 4
@@ -69,14 +70,16 @@ REFUSALS_MAX = 8
 """Refusals sent in one round: two sides that cannot read each other must not go on refusing for ever."""
 
 
-def frontier_digest(replica: Replica, district: str) -> bytes:
-    """A hash of what is held of a district: feeds, all their heads, and the entries held ahead of their feeds."""
+BUCKETED_FEEDS = 128
+"""Feeds of a district from which on buckets are compared before frontiers: 8 kB of frontier against 1 kB of digests."""
+
+
+def summary_digest(replica: Replica, districts: Iterable[str]) -> bytes:
+    """One digest of what is held of some districts."""
     parts: list[bytes] = []
-    for feed, heads in sorted(replica.frontier(district).items()):
-        parts.append(feed)
-        parts += [sequence.to_bytes(8, "big") + link for sequence, link in heads]
-    detached = sorted(replica.detached_links(district))
-    return tagged_hash("frontier of a district", *parts, *((b"detached", *detached) if detached else ()))
+    for district in sorted(set(districts)):
+        parts += [district.encode(), replica.district_digest(district)]
+    return tagged_hash("summary", *parts)
 
 
 class Session:
@@ -89,29 +92,59 @@ class Session:
         budget_bytes: int = BUDGET_BYTES,
         credit_bytes: int = CREDIT_BYTES_MAX,
         turn: int = 0,
+        urgent_ahead: bool = False,
+        common: frozenset[str] = frozenset(),
+        stamp: Callable[[], int] = int,
     ) -> None:
+        """Begin a round.
+
+        Args:
+            replica: what is held here.
+            budget_bytes: what this side sends at most.
+            credit_bytes: what this side will take.
+            turn: which feed comes first.
+            urgent_ahead: send urgent entries before the feeds that they belong to: for thin links.
+            common: districts that the peer said, in an earlier round, that it holds; none: not known.
+            stamp: this node's clock, told to a peer that is in step.
+        """
         self._replica = replica
-        self._left = budget_bytes
+        self._sending = Sending(replica, budget_bytes=budget_bytes, turn=turn, urgent_ahead=urgent_ahead)
         self._credit_bytes = min(credit_bytes, CREDIT_BYTES_MAX)
-        self._turn = tagged_hash("turn", turn.to_bytes(8, "big"))[:16]
+        self._stamp = stamp
         self._looked: dict[str, dict[FeedId, Heads]] = {}
         """What was held when last looked: so that many frontiers cost one look, as long as nothing new comes in."""
         self._messages = self._digests = self._frontiers = self._refusals = 0
+        self._told_digest = self._owing = False
+        self.theirs = common
+        """Districts that the peer said that it holds."""
         self.received = 0
         """New entries taken in."""
+        self.sent = 0
+        """Entries sent."""
         self.problems: list[str] = []
         """Codes of what was refused, on either side; the first `PROBLEMS_MAX`."""
         self.moved = False
         """Anything at all was new: entries or openings."""
         self.in_step = False
         """The peer's digests were equal to ours."""
+        self.peer_stamp = 0
+        """The peer's clock when it said that it was in step."""
+        self.peer_done = False
+        """The peer said that it has nothing more for this round."""
+        self.peer_has_more = False
+        """It has, but not in this round."""
 
     def open(self) -> list[bytes]:
-        """What to say first."""
+        """What to say first: everything in one digest, if it is known what the peer holds, else one a district."""
+        if self.theirs:
+            return [encode_message(Summary(self._summary()))]
+        self._told_digest = True
         return [encode_message(self._digest())]
 
-    def receive(self, data: bytes) -> list[bytes]:
-        """Take in one message; returns the answers. A bad message is answered with a refusal, never raised.
+    def take(self, data: bytes) -> list[bytes]:
+        """Take in one message; returns the answers that go ahead of everything else. `more` gives the rest.
+
+        A bad message is answered with a refusal, never raised.
 
         Raises:
             StoreFull, StoreDamaged: this node's own disk; nothing of the message was kept.
@@ -127,24 +160,45 @@ class Session:
             self._refusals += 1
             return [encode_message(Refusal(error.code))] if self._refusals <= REFUSALS_MAX else []
 
+    def more(self, size: int = PART_BYTES) -> bytes | None:
+        """The next message of what the peer lacks, of about this size; None if there is nothing more to send."""
+        if not self._owing:
+            return None
+        message = self._sending.next(size)
+        if message is None:
+            self._owing = False
+            message = Done(more=self._sending.left <= 0)
+        elif isinstance(message, Entries):
+            self.sent += sum(len(run.entries) for run in message.runs)
+        elif isinstance(message, Detached):
+            self.sent += len(message.entries)
+        return encode_message(message)
+
+    def receive(self, data: bytes) -> list[bytes]:
+        """`take`, and all there is `more`: for a link without limits."""
+        return [*self.take(data), *iter(self.more, None)]
+
     def _problem(self, code: str) -> None:
         if len(self.problems) < PROBLEMS_MAX:
             self.problems.append(code)
 
+    def _summary(self) -> bytes:
+        return summary_digest(self._replica, self.theirs & self._replica.districts())
+
     def _digest(self) -> Digest:
         districts = sorted(self._replica.districts(), key=_governance_first)[:DISTRICTS_MAX]
-        return Digest(self._replica.realm, {d: frontier_digest(self._replica, d) for d in districts})
+        return Digest(self._replica.realm, {d: self._replica.district_digest(d) for d in districts})
 
     def _answer(self, message: Message) -> Iterator[Message]:
         match message:
-            case Digest():
+            case Summary() | Digest() | Buckets():
                 self._digests += 1
                 if self._digests <= DIGESTS_MAX:
                     yield from self._compare(message)
             case Frontier():
                 self._frontiers += 1
                 if self._frontiers <= FRONTIERS_MAX:
-                    yield from self._send(message)
+                    self._owe(message)
             case Entries():
                 self._moved(self._take(message))
             case Detached():
@@ -152,47 +206,101 @@ class Session:
             case Refusal():
                 self._problem(f"peer: {message.code}")
             case Done():
-                pass
+                self.peer_done, self.peer_has_more = True, message.more
+            case InStep():
+                self.in_step, self.peer_stamp = True, message.stamp
+            case _:
+                pass  # What else peers say to each other is no part of a round.
 
     # --- asking ----------------------------------------------------------------------------------------------
 
-    def _compare(self, theirs: Digest) -> Iterator[Message]:
+    def _compare(self, message: Summary | Digest | Buckets) -> Iterator[Message]:
+        match message:
+            case Summary():
+                if self.theirs and message.digest == self._summary():
+                    self.in_step = True
+                    yield InStep(self._stamp())
+                else:
+                    yield from self._tell_digest()
+            case Digest():
+                yield from self._compare_digests(message)
+            case Buckets():
+                for district, theirs in sorted(message.districts.items()):
+                    if district in self._replica.districts() or self._replica.wants(district):
+                        yield from self._compare_buckets(district, theirs)
+
+    def _tell_digest(self) -> Iterator[Message]:
+        if not self._told_digest:
+            self._told_digest = True
+            yield self._digest()
+
+    def _compare_digests(self, theirs: Digest) -> Iterator[Message]:
         if theirs.realm != self._replica.realm:
             raise OtherRealm("the peer is of another realm")
+        self.theirs = frozenset(theirs.districts)
         held = self._replica.districts()
         # What only we hold is the peer's to ask for, if it wants it.
         differing = [
             district
             for district in sorted(theirs.districts, key=_governance_first)
             if (district in held or self._replica.wants(district))
-            and frontier_digest(self._replica, district) != theirs.districts[district]
+            and self._replica.district_digest(district) != theirs.districts[district]
         ]
         self.in_step = not differing
+        # Told even if all that it told is equal: it may want a district that only we hold.
+        yield from self._tell_digest()
         for district in differing:
-            yield from self._told(district)
+            if len(self._frontier(district)) >= BUCKETED_FEEDS:
+                yield Buckets({district: self._replica.bucket_digests(district)})
+            else:
+                yield from self._told(district, LOWEST, HIGHEST)
+        if self.in_step:
+            yield InStep(self._stamp())
 
-    def _told(self, district: str) -> Iterator[Frontier]:
+    def _compare_buckets(self, district: str, theirs: tuple[bytes, ...]) -> Iterator[Message]:
+        ours = self._replica.bucket_digests(district)
+        first: int | None = None
+        for bucket in range(BUCKETS + 1):
+            if bucket < BUCKETS and ours[bucket] != theirs[bucket]:
+                first = bucket if first is None else first
+            elif first is not None:
+                yield from self._told(district, *bucket_range(first, bucket - 1))
+                first = None
+
+    def _told(self, district: str, lowest: bytes, highest: bytes) -> Iterator[Frontier]:
         """What is held of a district, in messages of bounded size, each for a range of feeds without a gap."""
         detached = tuple(sorted(self._replica.detached_links(district))[:DETACHED_PER_MESSAGE_MAX])
         feeds: dict[bytes, tuple[tuple[int, bytes], ...]] = {}
-        size, lowest = 0, LOWEST
-        for feed, heads in sorted(self._replica.frontier(district).items()):
+        size = 0
+        for feed, heads in sorted(self._frontier(district).items()):
+            if not lowest <= feed <= highest:
+                continue
             if size >= PART_BYTES or len(feeds) == FEEDS_PER_MESSAGE_MAX:
                 below = (int.from_bytes(feed, "big") - 1).to_bytes(16, "big")
                 yield Frontier({district: feeds}, lowest, below, detached, self._credit_bytes)
                 feeds, size, lowest = {}, 0, feed
             feeds[feed] = heads[-HEADS_PER_FEED_MAX:]
             size += 20 + 44 * len(feeds[feed])
-        yield Frontier({district: feeds}, lowest, HIGHEST, detached, self._credit_bytes)
+        yield Frontier({district: feeds}, lowest, highest, detached, self._credit_bytes)
 
     # --- giving ----------------------------------------------------------------------------------------------
 
-    def _send(self, theirs: Frontier) -> Iterator[Message]:
-        self._left = min(self._left, theirs.credit)
+    def _owe(self, theirs: Frontier) -> None:
+        self._owing = True
+        self._sending.left = min(self._sending.left, theirs.credit)
         for district in sorted(theirs.districts, key=_governance_first):
-            if self._frontier(district):
-                yield from self._send_district(district, theirs.districts[district], theirs)
-        yield Done()
+            told = theirs.districts[district]
+            known = {
+                FeedId(feed): tuple(sorted((sequence, Link(link)) for sequence, link in heads))
+                for feed, heads in told.items()
+            }
+            ours = {
+                feed: heads
+                for feed, heads in self._frontier(district).items()
+                if theirs.lowest <= feed <= theirs.highest
+            }
+            if ours:
+                self._sending.owe(district, ours, known, set(theirs.detached))
 
     def _frontier(self, district: str) -> dict[FeedId, Heads]:
         if len(self._looked) > DISTRICTS_MAX:
@@ -200,88 +308,6 @@ class Session:
         if district not in self._looked:
             self._looked[district] = self._replica.frontier(district)
         return self._looked[district]
-
-    def _send_district(
-        self, district: str, told: dict[bytes, tuple[tuple[int, bytes], ...]], theirs: Frontier
-    ) -> Iterator[Message]:
-        known = {
-            FeedId(feed): tuple(sorted((sequence, Link(link)) for sequence, link in heads))
-            for feed, heads in told.items()
-        }
-        ours = {
-            feed: heads
-            for feed, heads in self._frontier(district).items()
-            if theirs.lowest <= feed <= theirs.highest
-        }
-        yield from self._send_proofs(ours, known)
-        introduced = set(known)
-        yield from self._send_detached(district, ours.keys(), introduced, set(theirs.detached))
-        yield from self._send_runs(ours, known, introduced)
-
-    def _send_proofs(self, ours: dict[FeedId, Heads], known: dict[FeedId, Heads]) -> Iterator[Message]:
-        if all(len(heads) == 1 for heads in ours.values()):
-            return
-        for proof in self._replica.fork_proofs():
-            feed = FeedId(proof.left.feed)
-            if feed in ours and feed in known and len(known[feed]) < 2 and self._left > 0:
-                self._left -= run_bytes(proof.left) + run_bytes(proof.right)
-                message = Entries(proofs=(proof,))
-                # Two of the longest runs do not fit one message; the branches themselves follow, and prove the same.
-                if len(encode_message(message)) <= MESSAGE_BYTES_MAX:
-                    yield message
-
-    def _send_detached(
-        self, district: str, ours: AbstractSet[FeedId], introduced: set[FeedId], known: set[bytes]
-    ) -> Iterator[Message]:
-        openings: list[SignedOpening] = []
-        batch: list[Ahead] = []
-        size = 0
-        for link in self._replica.detached_links(district):
-            found = None if link in known or self._left <= 0 else self._replica.detached_entry(link)
-            if found is None or found[0] not in ours:
-                continue
-            if found[0] not in introduced:
-                introduced.add(found[0])
-                openings.append(self._introduce(found[0]))
-            batch.append(Ahead(*found))
-            size += 128 + entry_bytes(found[2])
-            self._left -= 128 + entry_bytes(found[2])
-            if size + sum(len(o.body) for o in openings) >= PART_BYTES:
-                yield from _ahead(openings, batch)
-                openings, batch, size = [], [], 0
-        yield from _ahead(openings, batch)
-
-    def _send_runs(
-        self, ours: dict[FeedId, Heads], known: dict[FeedId, Heads], introduced: set[FeedId]
-    ) -> Iterator[Message]:
-        """Feed by feed, each opening just before its runs: on a thin link what has arrived can be used."""
-        openings: list[SignedOpening] = []
-        batch: list[Run] = []
-        size = 0
-        for feed in sorted(ours, key=lambda f: (len(ours[f]) > 1, f < self._turn, f)):
-            theirs = known.get(feed, ())
-            if self._left <= 0 or not lacks(theirs, ours[feed]):
-                continue
-            if feed not in introduced:
-                openings.append(self._introduce(feed))
-                size += len(openings[-1].body) + 128
-            for run in all_runs(self._replica, feed, theirs, self._left):
-                if batch and size + run_bytes(run) > PART_BYTES:
-                    yield Entries(openings=tuple(openings), runs=tuple(batch))
-                    openings, batch, size = [], [], 0
-                batch.append(run)
-                size += run_bytes(run)
-                self._left -= run_bytes(run)
-            if size > PART_BYTES:
-                yield Entries(openings=tuple(openings), runs=tuple(batch))
-                openings, batch, size = [], [], 0
-        if openings or batch:
-            yield Entries(openings=tuple(openings), runs=tuple(batch))
-
-    def _introduce(self, feed: FeedId) -> SignedOpening:
-        opening = self._replica.opening(feed)
-        self._left -= len(opening.body) + 128
-        return opening
 
     # --- taking ----------------------------------------------------------------------------------------------
 
@@ -324,13 +350,6 @@ class Session:
                 self._problem(error.code)
         self.received += new
         return new
-
-
-def _ahead(openings: list[SignedOpening], batch: list[Ahead]) -> Iterator[Message]:
-    if openings:
-        yield Entries(openings=tuple(openings))
-    if batch:
-        yield Detached(tuple(batch))
 
 
 def _governance_first(district: str) -> tuple[bool, str]:

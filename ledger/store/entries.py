@@ -54,6 +54,18 @@ class Entries(Documents):
             held = [self.joined(row)[1] for row in rows]
             return sorted(entry.link for entry in held if self._district_of(entry.feed) == district)
 
+    def urgent_after(self, feed: FeedId, sequence: int, lane: int, limit: int) -> list[StoredEntry]:
+        """Signed entries of an unforked feed after a sequence, up to a lane, the most urgent first."""
+        with self._reading():
+            number = self._number(feed)
+            if number is None or len(self._ends(number)) > 1:
+                return []
+            rows = self._c.all(
+                f"{JOINED} WHERE e.feed=? AND e.branch=0 AND e.sequence>? AND e.lane<=? AND e.signature IS NOT NULL "
+                "ORDER BY e.lane, e.sequence LIMIT ?", (number, sequence, lane, limit),
+            )  # fmt: skip
+            return [self.joined(row)[1] for row in rows]
+
     def _district_of(self, feed: FeedId) -> str:
         row = self.feed(feed)
         return "" if row is None else row.district

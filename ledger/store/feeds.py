@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from ledger.errors import StoreDamaged
 from ledger.feed import SignedOpening, feed_id, genesis_link
+from ledger.frontiers import bucket_digests
 from ledger.ids import FeedId, Link, NodeId, tagged_hash
 from ledger.store.connection import Connection
 from ledger.store.port import BranchRow, FeedRow, Head
@@ -24,6 +25,8 @@ class Feeds(Records):
         self._rows: dict[int, FeedRow] = {}
         self._changes = 0
         self._ends_known: dict[int, list[tuple[BranchRow | None, Head]]] = {}
+        self._digests: dict[str, tuple[bytes, ...]] = {}
+        """Of districts whose heads did not change since, in the one process that writes."""
 
     def _check_feeds(self) -> None:
         """No local value, feed, branch or head may be missing or other than its entries say."""
@@ -90,6 +93,7 @@ class Feeds(Records):
 
     def _put_branch(self, number: int, branch: BranchRow | None, head: Head) -> None:
         self._ends_known.pop(number, None)
+        self._digests.pop(self._row(number).district, None)
         parent, parts = (None, None) if branch is None else (branch.parent, branch.sequence)
         check = row_checksum(number, head.branch, parent, parts, head.sequence, head.stamp, head.link)
         self._c.run(
@@ -165,6 +169,20 @@ class Feeds(Records):
         """Every feed of a district with its ends, by id."""
         with self._reading():
             return [(row.feed, self.heads(row.feed)) for row in self.feeds(district)]
+
+    def bucket_digests(self, district: str) -> tuple[bytes, ...]:
+        """`ledger.frontiers.bucket_digests` of a district, without reading what has not changed."""
+        known = self._digests.get(district)
+        if known is None:
+            known = bucket_digests(
+                {
+                    feed: tuple(sorted((head.sequence, head.link) for head in heads))
+                    for feed, heads in self.frontier(district)
+                }
+            )
+            if self._c.writable:
+                self._digests[district] = known
+        return known
 
     def branch_rows(self, feed: FeedId) -> list[BranchRow]:
         """Branches of one feed but the main one."""

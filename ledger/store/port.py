@@ -130,6 +130,10 @@ class Store(Protocol):
         """Every feed of a district with its ends, by id."""
         ...
 
+    def bucket_digests(self, district: str) -> tuple[bytes, ...]:
+        """`ledger.frontiers.bucket_digests` of a district, without reading what has not changed."""
+        ...
+
     def forks(self, district: str) -> dict[FeedId, int]:
         """Forked feeds of a district and the lowest sequence at which branches part."""
         ...
@@ -187,6 +191,10 @@ class Store(Protocol):
 
     def arrivals(self, after: int, limit: int) -> list[tuple[int, StoredEntry]]:
         """Entries in order of arrival, after an arrival number."""
+        ...
+
+    def urgent_after(self, feed: FeedId, sequence: int, lane: int, limit: int) -> list[StoredEntry]:
+        """Signed entries of an unforked feed after a sequence, up to a lane, the most urgent first."""
         ...
 
     def runs_after(

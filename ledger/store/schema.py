@@ -28,6 +28,7 @@ CREATE TABLE entry(
     previous BLOB NOT NULL, link BLOB NOT NULL);
 CREATE UNIQUE INDEX entry_position ON entry(feed, sequence, branch);
 CREATE INDEX entry_document ON entry(document);
+CREATE INDEX entry_detached ON entry(feed) WHERE branch < 0;
 CREATE INDEX entry_link ON entry(substr(link, 1, 8));
 CREATE TABLE proof(feed BLOB PRIMARY KEY, proof BLOB NOT NULL, checksum BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE command(

@@ -91,6 +91,7 @@ class SQLiteStore(Entries):
             self._feed_numbers.clear()
             self._rows.clear()
             self._ends_known.clear()
+            self._digests.clear()
             self._changes += 1
             raise
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from ledger.entropy import Entropy, SeededEntropy
 from ledger.errors import NotAuthentic, OtherRealm, PeerFault
-from ledger.exchange import ImportReport
+from ledger.exchange import URGENT_LANE, ImportReport
 from ledger.feed import (
     Entry,
     ForkProof,
@@ -24,6 +24,7 @@ from ledger.feed import (
     verify_opening_signature,
     verify_run,
 )
+from ledger.frontiers import bucket_digests, district_digest
 from ledger.identity import NodeKeys, NodeRole, Realm, verify_chain
 from ledger.ids import GOVERNANCE, FeedId, Link, RealmId
 from nodes.ports import entry_bytes
@@ -77,6 +78,20 @@ class MemoryReplica:
 
     def frontier(self, district: str) -> dict[FeedId, tuple[tuple[int, Link], ...]]:
         return {f: self._heads(f) for f, s in self.openings.items() if s.opening().district == district}
+
+    def bucket_digests(self, district: str) -> tuple[bytes, ...]:
+        return bucket_digests(self.frontier(district))
+
+    def district_digest(self, district: str) -> bytes:
+        return district_digest(self.bucket_digests(district), self.detached_links(district))
+
+    def urgent(self, feed: FeedId, after: int, limit: int) -> list[tuple[Link, Entry]]:
+        found = [
+            (previous, entry)
+            for previous, entry in self.chains[feed].values()
+            if entry.sequence > after and entry.lane <= URGENT_LANE and entry.signature is not None
+        ]
+        return sorted(found, key=lambda f: (f[1].lane, f[1].sequence))[:limit]
 
     def opening(self, feed: FeedId) -> SignedOpening:
         return self.openings[feed]
@@ -237,6 +252,7 @@ class Author:
         mark: int = 0,
         every: int = 1,
         size: int = 20,
+        lane: Callable[[int], int] = lambda _: 1,
         entropy: Entropy | None = None,
     ) -> Run:
         """The next `count` entries; `mark` makes branches differ; every `every`-th is signed, the last in any case."""
@@ -247,7 +263,7 @@ class Author:
                 at,
                 (NOW_MS << 16) + at,
                 bytes([at % 7]) * 16,
-                1,
+                lane(at),
                 1,
                 b"c" * 16,
                 bytes([mark]) + (entropy.bytes(size) if entropy else b"s" * size),

@@ -19,12 +19,13 @@ from nodes.messages import (
     Digest,
     Entries,
     Frontier,
+    InStep,
     Message,
     Refusal,
     decode_message,
     encode_message,
 )
-from nodes.reconciliation import PROBLEMS_MAX, Session, frontier_digest
+from nodes.reconciliation import PROBLEMS_MAX, Session
 from tests.ledger.realm_for_tests import STOCKHOLM, UPPSALA, RealmForTests
 from tests.nodes.replica_for_tests import Author, MemoryReplica
 
@@ -116,7 +117,7 @@ def test_replicas_of_any_histories_become_equal_over_links_that_drop_repeat_and_
     for a, b in pairs * 2:
         synchronise(replicas[a], replicas[b])
     assert [r.held() for r in replicas] == [whole.held()] * 3
-    assert len({frontier_digest(r, STOCKHOLM) for r in replicas}) == 1
+    assert len({r.district_digest(STOCKHOLM) for r in replicas}) == 1
 
 
 @given(st.integers(0, 40), st.integers(0, 40), st.integers(1, 20), st.integers(1, 20))
@@ -188,12 +189,40 @@ def test_what_came_in_meanwhile_is_passed_on_in_the_same_round() -> None:
 # --- economy ---------------------------------------------------------------------------------------------------------
 
 
-def test_replicas_in_step_say_one_digest_each_and_no_more() -> None:
+def test_replicas_in_step_say_one_digest_each_and_that_they_are() -> None:
     one, other = (replica(*(a.chain(5) for a in AUTHORS)) for _ in range(2))
     entries, sent = exchange(one, other)
     assert entries == 0
-    assert len(sent) == 2
+    assert [type(m) for m in told(sent)] == [Digest, Digest, InStep, InStep]
     assert sum(map(len, sent)) < 300
+
+
+def test_replicas_that_know_each_other_say_one_digest_and_its_answer_however_many_districts() -> None:
+    names = tuple(f"SE-AB-{n:04}" for n in range(300))
+    one, other = (replica(*(a.chain(5) for a in AUTHORS), districts=(STOCKHOLM, *names)) for _ in range(2))
+    asking, answering = (Session(r, common=frozenset(other.districts())) for r in (one, other))
+    (question,) = asking.open()
+    (answer,) = answering.receive(question)
+    assert asking.receive(answer) == []
+    assert asking.in_step
+    assert answering.in_step
+    assert len(question) + len(answer) < 60
+
+
+@given(st.integers(0, 3), st.booleans())
+def test_a_summary_never_hides_a_difference(lacking: int, new_district: bool) -> None:
+    one = replica(*(a.chain(5) for a in AUTHORS), *([AFAR.chain(2)] if new_district else []))
+    other = replica(
+        *(a.chain(5 - (n == lacking)) for n, a in enumerate(AUTHORS)), districts=(STOCKHOLM, UPPSALA)
+    )
+    # Each remembers what the other told earlier, when it did not hold the far district.
+    asking = Session(one, common=frozenset({GOVERNANCE, STOCKHOLM, UPPSALA}))
+    answering = Session(other, common=frozenset({GOVERNANCE, STOCKHOLM}))
+    to_other, to_one = asking.open(), list[bytes]()
+    for _ in range(6):
+        to_one = [reply for message in to_other for reply in answering.receive(message)]
+        to_other = [reply for message in to_one for reply in asking.receive(message)]
+    assert other.held() == one.held()
 
 
 def test_a_feed_is_never_sent_back_to_a_peer_that_is_ahead_in_it() -> None:
@@ -208,7 +237,8 @@ def test_nodes_that_share_only_governance_are_in_step_when_that_is_equal() -> No
     here = replica(governance, AUTHORS[0].chain(3))
     there = replica(governance, AFAR.chain(3), districts=(UPPSALA,))
     session = Session(here)
-    assert session.receive(Session(there).open()[0]) == []
+    replies = told(session.receive(Session(there).open()[0]))
+    assert [type(m) for m in replies] == [Digest, InStep]
     assert session.in_step
 
 
@@ -265,7 +295,7 @@ def test_an_entry_ahead_of_its_feed_reaches_those_who_never_meet_its_author() ->
         each.import_openings([author.signed])
     before = list(author.positions(run))[3][1]
     pharmacy.import_detached(author.feed, before, run.entries[4])
-    assert frontier_digest(pharmacy, STOCKHOLM) != frontier_digest(neighbour, STOCKHOLM)
+    assert pharmacy.district_digest(STOCKHOLM) != neighbour.district_digest(STOCKHOLM)
     assert synchronise(pharmacy, neighbour) == 1
     assert pharmacy.held() == neighbour.held()
     synchronise(neighbour, replica(run))
@@ -289,8 +319,9 @@ def test_a_feed_with_more_branches_than_are_told_still_reaches_everybody() -> No
     author = AUTHORS[0]
     branches = [author.chain(1 + mark % 5, mark=mark) for mark in range(messages.HEADS_PER_FEED_MAX + 40)]
     one, other = replica(*branches[:80]), replica(*branches[30:])
-    told_of = Session(one).receive(Session(other).open()[0])[0]
-    heads = decode_message(told_of).districts[STOCKHOLM][author.feed]  # type: ignore[union-attr]
+    replies = told(Session(one).receive(Session(other).open()[0]))
+    (told_of,) = [m for m in replies if isinstance(m, Frontier)]
+    heads = told_of.districts[STOCKHOLM][author.feed]
     assert heads == one.frontier(STOCKHOLM)[author.feed][-messages.HEADS_PER_FEED_MAX :]
     synchronise(one, other)
     assert one.held() == other.held()
@@ -301,9 +332,9 @@ def test_a_frontier_larger_than_a_message_is_told_in_parts(monkeypatch: pytest.M
     monkeypatch.setattr(reconciliation, "PART_BYTES", 100)
     one, other = replica(*(a.chain(5) for a in AUTHORS)), replica(*(a.chain(2) for a in AUTHORS[:3]))
     asked = Session(other).receive(Session(one).open()[0])
-    assert len(asked) > 1
-    parts = [decode_message(part) for part in asked]
-    ranges = [(int.from_bytes(p.lowest, "big"), int.from_bytes(p.highest, "big")) for p in parts]  # type: ignore[union-attr]
+    parts = [part for part in told(asked) if isinstance(part, Frontier)]
+    assert len(parts) > 1
+    ranges = [(int.from_bytes(p.lowest, "big"), int.from_bytes(p.highest, "big")) for p in parts]
     assert [low for low, _ in ranges] == [0, *(high + 1 for _, high in ranges[:-1])]
     assert ranges[-1][1] == 2**128 - 1
     synchronise(one, other)
@@ -443,3 +474,51 @@ def test_received_counts_each_new_entry_once() -> None:
         session.receive(message)
     assert session.received == 5
     assert session.moved
+
+
+def test_of_many_feeds_only_the_buckets_that_differ_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconciliation, "BUCKETED_FEEDS", 3)
+    one, other = replica(*(a.chain(5) for a in AUTHORS)), replica(*(a.chain(5) for a in AUTHORS[:3]))
+    other.import_openings([AUTHORS[3].signed])
+    _, sent = exchange(one, other)
+    messages_sent = told(sent)
+    assert any(isinstance(m, messages.Buckets) for m in messages_sent)
+    told_feeds = {feed for m in messages_sent if isinstance(m, Frontier) for feed in m.districts[STOCKHOLM]}
+    bucket = AUTHORS[3].feed[0] >> 2
+    assert told_feeds == {a.feed for a in AUTHORS if a.feed[0] >> 2 == bucket}
+    assert one.held() == other.held()
+
+
+def test_on_a_thin_link_what_is_urgent_goes_ahead_of_its_feed_and_is_chained_later() -> None:
+    author = AUTHORS[0]
+    one, other = replica(author.chain(40, size=300, lane=lambda n: 1 if n == 40 else 2)), replica()
+    asking = Session(other)
+    (question,) = [
+        m for m in asking.receive(Session(one).open()[0]) if isinstance(decode_message(m), Frontier)
+    ]
+    answering = Session(one, urgent_ahead=True)
+    answering.take(question)
+    first = answering.more(500)
+    assert first is not None
+    asking.take(first)
+    second = answering.more(500)
+    assert second is not None
+    asking.take(second)
+    assert isinstance(decode_message(second), Detached)
+    assert [entry.sequence for _, _, entry in other.ahead.values()] == [40]
+    while (rest := answering.more(500)) is not None:
+        asking.take(rest)
+    assert other.held() == one.held()
+    assert other.ahead == {}
+
+
+def test_a_piece_is_about_as_large_as_there_is_room_for() -> None:
+    one, other = replica(AUTHORS[0].chain(60, size=200)), replica(AUTHORS[0].chain(1, size=200))
+    (question,) = [
+        m for m in Session(other).receive(Session(one).open()[0]) if isinstance(decode_message(m), Frontier)
+    ]
+    session = Session(one)
+    session.take(question)
+    pieces = list(iter(lambda: session.more(1500), None))
+    assert len(pieces) > 8
+    assert max(map(len, pieces)) <= 1500
