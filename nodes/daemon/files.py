@@ -8,7 +8,7 @@ from pathlib import Path
 from ledger.errors import LimitExceeded
 from ledger.store.connection import disk_errors, sync_directory
 
-__all__ = ["read_small", "write_whole"]
+__all__ = ["read_small", "replace_whole", "write_whole"]
 
 SMALL_BYTES_MAX = 1024 * 1024
 """State, reports and configuration have some kilobytes; a larger file is not ours."""
@@ -22,15 +22,23 @@ def write_whole(path: Path, data: bytes) -> None:
     """
     fresh = path.with_name(f".{path.name}.new")
     with disk_errors(path):
-        descriptor = os.open(
-            fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
-        )
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-        sync_directory(path.parent)
+        replace_whole(path, data)
+
+
+def replace_whole(path: Path, data: bytes) -> None:
+    """The same for a folder that is not the node's own: what goes wrong there is the system's error.
+
+    Raises:
+        OSError: the old file stays.
+    """
+    fresh = path.with_name(f".{path.name}.new")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+    sync_directory(path.parent)
 
 
 def read_small(path: Path, limit: int = SMALL_BYTES_MAX) -> bytes | None:
