@@ -13,6 +13,7 @@ from ledger.history import holdings
 from ledger.identity import RealmKind
 from ledger.ids import DocumentId, FeedId, Link, NodeId, district_document
 from ledger.inquiry import Inquiry
+from ledger.lending import Lending
 from ledger.node import Node, Receipt
 from ledger.papers import Papers
 from ledger.policy import Policy, decode_policy, default_policy
@@ -39,6 +40,8 @@ class Acts:
         """Acts of the agency and of district authorities: admission, revocation, levels, policy."""
         self.inquiry = Inquiry(node)
         """Lookups across prescriptions."""
+        self.lending = Lending(node, self.inquiry)
+        """Keys of single documents for nodes outside their district."""
         self.papers = Papers(node)
         """The paper in the patient's hand."""
         self._policy: tuple[bytes, Policy] | None = None

@@ -26,9 +26,9 @@ from ledger.errors import (
 )
 from ledger.events import FILLS_MAX
 from ledger.feed import SignedOpening, feed_id
-from ledger.ids import DocumentId
+from ledger.ids import DocumentId, FeedId
 
-__all__ = ["CLAIM_BYTES_MAX", "ClaimRequest", "answer_claim", "decode_claim", "encode_claim", "make_claim"]
+__all__ = ["CLAIM_BYTES_MAX", "ClaimRequest", "answer_claim", "decode_claim", "encode_claim", "grant", "make_claim"]
 
 CLAIM_BYTES_MAX = 16 * 1024
 """One opening (at most 8 KiB) and a few ids; twice that."""
@@ -110,25 +110,45 @@ def answer_claim(ledger: Ledger, data: bytes, *, person: Person) -> Receipt:
         raise OtherRealm("a claim is of another realm")
     ledger.exchange.import_openings([body.opening])
     feed = feed_id(body.opening)
-    claimant, district = ledger.node.reader.author(feed)
+    claimant, _ = ledger.node.reader.author(feed)
     try:
         Ed25519PublicKey.from_public_bytes(claimant.public_key).verify(request.signature, _TAG + request.body)
     except InvalidSignature as error:
         raise NotAuthentic("the signature over a claim does not hold") from error
+    return grant(ledger, feed, DocumentId(body.document), body.fills, person=person, command=body.command)
+
+
+def grant(
+    ledger: Ledger,
+    feed: FeedId,
+    document: DocumentId,
+    fills: tuple[int, ...],
+    *,
+    person: Person,
+    command: bytes,
+) -> Receipt:
+    """Transfer fills to the node whose feed this is, which was authenticated before; once per command id.
+
+    Raises:
+        NotAuthentic: that feed is not known here.
+        NotFound: the prescription is not.
+        NotPermitted: this node does not hold the fills (the message names who does, as known here), or the claimant may
+            not hold them.
+    """
+    claimant, district = ledger.node.reader.author(feed)
     if ledger.node.reader.governance().revocation(claimant.node) is not None:
         raise NotPermitted("the claimant is revoked", reasons=("revoked",))
     if claimant.role is NodeRole.RELAY:
         raise NotPermitted("a relay holds no fills", reasons=("role",))
-    document = DocumentId(body.document)
     if ledger.node.reader.district(document) != district:
         raise NotPermitted("the claimant's feed is not in the prescription's district")
     try:
-        return ledger.transfer(document, body.fills, claimant.node, person=person, command=body.command)
+        return ledger.transfer(document, fills, claimant.node, person=person, command=command)
     except NotPermitted as error:
         holders = {
             f.number: f.holder.hex()[:16] or "nobody"
             for f in ledger.show(document).prescription.fills
-            if f.number in body.fills
+            if f.number in fills
         }
         raise NotPermitted(
             f"{error.message}; as known here: "

@@ -149,16 +149,28 @@ class Session:
         Raises:
             StoreFull, StoreDamaged: this node's own disk; nothing of the message was kept.
         """
+        try:
+            message = decode_message(data)
+        except PeerFault as error:
+            self._messages += 1
+            return self._refuse(error)
+        return self.take_message(message)
+
+    def take_message(self, message: Message) -> list[bytes]:
+        """`take`, of a message that is decoded."""
         self._messages += 1
         if self._messages > MESSAGES_MAX:
             self._problem(LimitExceeded.code)
             return []
         try:
-            return [encode_message(m) for m in self._answer(decode_message(data))]
+            return [encode_message(m) for m in self._answer(message)]
         except PeerFault as error:
-            self._problem(error.code)
-            self._refusals += 1
-            return [encode_message(Refusal(error.code))] if self._refusals <= REFUSALS_MAX else []
+            return self._refuse(error)
+
+    def _refuse(self, error: PeerFault) -> list[bytes]:
+        self._problem(error.code)
+        self._refusals += 1
+        return [encode_message(Refusal(error.code))] if self._refusals <= REFUSALS_MAX else []
 
     def more(self, size: int = PART_BYTES) -> bytes | None:
         """The next message of what the peer lacks, of about this size; None if there is nothing more to send."""
@@ -173,6 +185,11 @@ class Session:
         elif isinstance(message, Detached):
             self.sent += len(message.entries)
         return encode_message(message)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is owed to the peer."""
+        return not self._owing
 
     def receive(self, data: bytes) -> list[bytes]:
         """`take`, and all there is `more`: for a link without limits."""
