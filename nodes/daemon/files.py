@@ -20,7 +20,6 @@ def write_whole(path: Path, data: bytes) -> None:
     Raises:
         StoreFull, StoreDamaged: as their names say; the old file stays.
     """
-    fresh = path.with_name(f".{path.name}.new")
     with disk_errors(path):
         replace_whole(path, data)
 
