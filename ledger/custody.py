@@ -172,7 +172,9 @@ class _Judge:
             or original.feed != fact.feed
         ):
             return
-        if judged not in (Standing.VALID, Standing.CONTESTED) or fact.id in self.lacking:
+        if judged not in (Standing.VALID, Standing.CONTESTED):
+            return
+        if self.lacking.get(fact.id) is Lack.OUT_OF_ROLE:
             return
         key = (Link(event.supply), supply.fill)
         if self.spent.get(key, 0) & self.causality.past(fact.id):
@@ -180,7 +182,8 @@ class _Judge:
         self._note_spend(key, fact)
         if key in self.baseless:
             self.baseless.add((fact.id, supply.fill))
-        tainted = judged is not Standing.VALID or self.causality.is_forked_at(fact)
+        # A revocation takes the reversal's effect; who acts on it without knowing of that is contested, not blamed.
+        tainted = judged is not Standing.VALID or self.causality.is_forked_at(fact) or fact.id in self.lacking
         self.grant(fact, supply.fill, fact.feed, None, tainted=tainted)
 
     # --- spending ---------------------------------------------------------------------------------------------

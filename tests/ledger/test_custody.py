@@ -542,6 +542,20 @@ def test_a_delegation_up_to_the_good_end_of_a_revoked_node_goes_on():
     assert case.standing(case.supply(case.bjorken, 1, delegated)) == "valid"
 
 
+@pytest.mark.parametrize("good", [True, False])
+def test_what_rests_on_a_reversal_is_contested_if_its_author_was_revoked_unknowingly(good: bool):
+    """The reversal takes nothing back, yet nobody who passed on what it gave could know."""
+    case = Case()
+    supply = case.supply(case.eken, 1, case.issued)
+    reversal = case.reverse(case.eken, supply)
+    moved = case.transfer(case.eken, 1, reversal, case.bjorken)
+    case.supply(case.bjorken, 1, moved, {moved})
+    case.revoke(case.eken, *([case.facts[supply]] if good else []))
+    assert not case.blamed()
+    assert case.kinds() >= {"contested_custody", "double_dispensing"}
+    assert case.fill(1).holder == b""
+
+
 def test_the_issuing_of_a_revoked_prescriber_grants_contested_custody():
     case = Case()
     supply = case.supply(case.eken, 1, case.issued)
