@@ -41,7 +41,15 @@ from ledger.identity import (
 )
 from ledger.ids import tagged_hash
 
-__all__ = ["create_issuing", "create_root", "issue_node", "issue_server", "server_uri"]
+__all__ = [
+    "check_address",
+    "check_server_name",
+    "create_issuing",
+    "create_root",
+    "issue_node",
+    "issue_server",
+    "server_uri",
+]
 
 ROOT_DAYS = 365 * 20
 ISSUING_DAYS = 365 * 10
@@ -260,8 +268,7 @@ def issue_server(
     above = _check_issuer(issuer_key, issuer)
     if len(issuer_chain) != 1:
         raise NotPermitted("only the agency's issuing key certifies servers")
-    if not _SERVER_NAME.fullmatch(name):
-        raise InvalidInput("name of a server: 1 to 32 small letters, digits and inner hyphens")
+    check_server_name(name)
     builder = _builder(_name(name, public_key), issuer.subject, public_key, now_ms, days, entropy)
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
     builder = _issued_by(builder.add_extension(_usage(certify=False), critical=True), above)
@@ -274,18 +281,34 @@ def issue_server(
     )
 
 
+def check_address(address: str) -> x509.GeneralName:
+    """A host name or IP address as it stands in a certificate.
+
+    Raises:
+        InvalidInput: it is neither.
+    """
+    try:
+        return x509.IPAddress(ipaddress.ip_address(address))
+    except ValueError:
+        # All digits and dots would be an address mistyped, not a name.
+        if not _HOST_NAME.fullmatch(address) or re.fullmatch(r"[0-9.]+", address):
+            raise InvalidInput(f"addresses: {address!r} is neither a host name nor an IP address") from None
+        return x509.DNSName(address)
+
+
+def check_server_name(name: str) -> None:
+    """Refuse what no server may be called.
+
+    Raises:
+        InvalidInput: other than small letters, digits and inner hyphens, or too long.
+    """
+    if not _SERVER_NAME.fullmatch(name):
+        raise InvalidInput(
+            f"name of a server: {name[:64]!r} is not 1 to 32 small letters, digits and inner hyphens"
+        )
+
+
 def _addresses(addresses: Sequence[str]) -> list[x509.GeneralName]:
     if not 0 < len(addresses) <= SERVER_ADDRESSES_MAX:
         raise InvalidInput(f"addresses: a server has 1 to {SERVER_ADDRESSES_MAX}")
-    names: list[x509.GeneralName] = []
-    for address in dict.fromkeys(addresses):
-        try:
-            names.append(x509.IPAddress(ipaddress.ip_address(address)))
-        except ValueError:
-            # All digits and dots would be an address mistyped, not a name.
-            if not _HOST_NAME.fullmatch(address) or re.fullmatch(r"[0-9.]+", address):
-                raise InvalidInput(
-                    f"addresses: {address!r} is neither a host name nor an IP address"
-                ) from None
-            names.append(x509.DNSName(address))
-    return names
+    return [check_address(address) for address in dict.fromkeys(addresses)]
