@@ -20,7 +20,7 @@ from ledger.identity import NodeKeys, verify_chain
 from ledger.keystore import Keystore, Unlock, UnlockFile
 from ledger.stewardship import Issuer
 
-__all__ = ["Founded", "enrol", "found_realm", "open_founded"]
+__all__ = ["Founded", "enrol", "found_realm", "open_founded", "open_issuer"]
 
 
 class Founded(Struct, frozen=True):
@@ -80,13 +80,12 @@ def found_realm(
     return Founded(agency, issuer, clock, entropy)
 
 
-def open_founded(
-    directory: Path, unlock: Unlock, *, clock: Clock | None = None, entropy: Entropy | None = None
-) -> Founded:
-    """Open a realm founded earlier.
+def open_issuer(directory: Path, unlock: Unlock) -> Issuer:
+    """The issuing key of a realm founded earlier; its agency's node may run meanwhile.
 
     Raises:
         NotFound: there is none.
+        KeysLocked, StoreDamaged: as their names say.
     """
     path = directory / "issuing" / "certificates"
     if not path.exists():
@@ -95,10 +94,21 @@ def open_founded(
         _, chain = msgspec.msgpack.decode(path.read_bytes(), type=tuple[bytes, tuple[bytes, ...]])
     except msgspec.MsgspecError as error:
         raise StoreDamaged("the issuing certificates cannot be read", where=str(path)) from error
-    keys = Keystore.open(directory / "issuing" / "keys.sealed", unlock).node_keys
+    return Issuer(Keystore.open(directory / "issuing" / "keys.sealed", unlock).node_keys.signing, chain)
+
+
+def open_founded(
+    directory: Path, unlock: Unlock, *, clock: Clock | None = None, entropy: Entropy | None = None
+) -> Founded:
+    """Open a realm founded earlier.
+
+    Raises:
+        NotFound: there is none.
+    """
+    issuer = open_issuer(directory, unlock)
     clock, entropy = clock or SystemClock(), entropy or SystemEntropy()
     agency = Ledger.open(directory / "agency", unlock, clock=clock, entropy=entropy)
-    return Founded(agency, Issuer(keys.signing, chain), clock, entropy)
+    return Founded(agency, issuer, clock, entropy)
 
 
 def enrol(

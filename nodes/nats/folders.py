@@ -26,14 +26,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from msgspec import Struct
 
 from ledger.certificates import issue_server
 from ledger.entropy import Entropy
-from ledger.errors import InvalidInput, NotFound, StoreDamaged
-from ledger.identity import certificate_key
+from ledger.errors import InvalidInput, NotFound, OtherRealm, StoreDamaged
+from ledger.identity import Realm, certificate_key, load_certificate
 from ledger.ids import RealmId
 from ledger.keystore import write_private
 from ledger.stewardship import Issuer
@@ -41,10 +42,10 @@ from nodes.nats.certificates import certificates_pem, private_key_pem
 from nodes.nats.description import Description, Hub, National, Site, read_description
 from nodes.nats.nkeys import Login
 from nodes.nats.roster import Roster
-from nodes.nats.server import check_config
+from nodes.nats.server import check_config, find_server
 from nodes.nats.topology import render, users_in
 
-__all__ = ["Folder", "find_folders", "write_folder", "write_users"]
+__all__ = ["Folder", "find_folders", "prepare_run", "read_operator", "write_folder", "write_users"]
 
 CONFIG, USERS, DESCRIPTION = "nats.conf", "users.conf", "network.toml"
 CERTIFICATE, KEY, TRUSTED, OPERATOR = "server.pem", "server.key", "ca.pem", "operator.key"
@@ -127,19 +128,25 @@ def write_folder(
     return _described(folder, changed=changed)
 
 
-def write_users(folder: Path, roster: Roster, realm: RealmId) -> Folder:
+def write_users(folder: Path, roster: Roster, realm: Realm) -> Folder:
     """Write again who may log in to the server of a folder. Needs no issuing key, and changes nothing else.
 
     Raises:
         NotFound: it is no server's folder.
+        OtherRealm: it is one of another realm.
         InvalidInput: nats-server refuses what was made; the folder is as before.
         StoreDamaged: a key in it cannot be read.
     """
     if not (folder / DESCRIPTION).exists() or not (folder / OPERATOR).exists():
         raise NotFound(f"{folder} is no server's folder", advice="make one with `rxledger nats config`")
+    trusted = _certificate(folder / TRUSTED)
+    if trusted is None or not _is_issued_by(trusted, load_certificate(realm.root_certificate)):
+        raise OtherRealm(
+            f"{folder} belongs to another realm than the node", advice="name a node of its realm"
+        )
     description = read_description(folder / DESCRIPTION)
     operator = read_operator(folder)
-    made = render(description, description.server(folder.resolve().name), roster, realm, operator.user, ())
+    made = render(description, description.server(folder.resolve().name), roster, realm.id, operator.user, ())
     return _described(folder, changed=_replace(folder, {USERS: made.users.encode()}))
 
 
@@ -155,6 +162,20 @@ def find_folders(directory: Path) -> list[Path]:
     if not found:
         raise NotFound(f"no server's folder in {directory}", advice="make some with `rxledger nats config`")
     return found
+
+
+def prepare_run(folder: Path) -> list[str]:
+    """The command that runs the server of a folder, from within it; notes that it starts with the users written there.
+
+    Raises:
+        NotFound: it is no server's folder, or there is no nats-server.
+        InvalidInput: nats-server refuses its configuration.
+    """
+    if not (folder / CONFIG).exists():
+        raise NotFound(f"{folder} is no server's folder", advice="make one with `rxledger nats config`")
+    check_config(folder / CONFIG)
+    write_private(folder / APPLIED, (folder / USERS).read_bytes())
+    return [str(find_server()), "-c", str((folder / CONFIG).resolve())]
 
 
 def read_operator(folder: Path) -> Login:
@@ -210,7 +231,7 @@ def _renewed(
         issuer.key, issuer.certificates, public, server.name, [server.address, *server.also], now_ms,
         entropy=entropy,
     )  # fmt: skip
-    present = _certificate(folder)
+    present = _certificate(folder / CERTIFICATE)
     if present is None or certificate_key(present) != public:
         return fresh
     wanted = x509.load_der_x509_certificate(fresh[0])
@@ -224,11 +245,20 @@ def _renewed(
     return (present.public_bytes(Encoding.DER), *issuer.certificates)
 
 
-def _certificate(folder: Path) -> x509.Certificate | None:
+def _certificate(path: Path) -> x509.Certificate | None:
+    """The first certificate in a file."""
     try:
-        return x509.load_pem_x509_certificates((folder / CERTIFICATE).read_bytes())[0]
+        return x509.load_pem_x509_certificates(path.read_bytes())[0]
     except (FileNotFoundError, ValueError):
         return None  # Made anew: nobody else knows it by more than its key.
+
+
+def _is_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
 
 
 def _names(certificate: x509.Certificate) -> x509.SubjectAlternativeName | None:
@@ -258,7 +288,7 @@ def _replace(folder: Path, files: Mapping[str, bytes]) -> bool:
 
 
 def _described(folder: Path, *, changed: bool) -> Folder:
-    certificate = _certificate(folder)
+    certificate = _certificate(folder / CERTIFICATE)
     return Folder(
         path=folder,
         name=folder.resolve().name,

@@ -27,7 +27,7 @@ from nodes.nats.description import Description, Hub, National, Server, Site
 from nodes.nats.roster import Member, Roster
 from nodes.nats.subjects import Permissions, here, live, mailbox, permissions, prefix
 
-__all__ = ["ACCOUNT", "Files", "User", "listed_users", "render", "users_in"]
+__all__ = ["ACCOUNT", "Files", "User", "host_port", "listed_users", "render", "users_in"]
 
 ACCOUNT = "LEDGER"
 """The one in which all nodes meet. Nobody but the operator of a server is in its system account."""
@@ -217,7 +217,7 @@ def _config(
 ) -> Iterator[str]:
     yield "# Written by rxledger from the description of the network; the next run replaces it."
     yield f"server_name: {server.name}"
-    yield f'listen: "{_at(server.bind, server.port)}"'
+    yield f'listen: "{host_port(server.bind, server.port)}"'
     yield f'http: "127.0.0.1:{server.monitor_port}"'
     yield f"max_payload: {PAYLOAD_BYTES_MAX}"
     yield f"max_pending: {PENDING_BYTES_MAX}"
@@ -249,31 +249,31 @@ _SERVER_TLS = f"{_OWN_TLS}, ca_file: ca.pem, timeout: {HANDSHAKE_SECONDS}"
 
 def _cluster(server: National, servers: Collection[National], keys: Sequence[str]) -> Iterator[str]:
     routes = ", ".join(
-        f'"nats-route://{_at(s.address, s.route_port)}"' for s in servers if s.name != server.name
+        f'"nats-route://{host_port(s.address, s.route_port)}"' for s in servers if s.name != server.name
     )
     yield "cluster {"
     yield "  name: national"
-    yield f'  listen: "{_at(server.bind, server.route_port)}"'
+    yield f'  listen: "{host_port(server.bind, server.route_port)}"'
     # A route carries everything and asks for no user: a site's certificate, or a stolen one, must not make one.
     pins = ", ".join(f'"{key}"' for key in sorted(keys))
     yield f"  tls {{ {_SERVER_TLS}, verify: true, pinned_certs: [{pins}] }}"
     yield f"  routes: [{routes}]"
     # What others are told to dial is what the description says, not what a server thinks of its own network.
-    yield f'  cluster_advertise: "{_at(server.address, server.route_port)}"'
+    yield f'  cluster_advertise: "{host_port(server.address, server.route_port)}"'
     yield "}"
 
 
 def _leafnodes(server: Server, listen_port: int | None, *, above: Sequence[tuple[str, int]]) -> Iterator[str]:
     yield "leafnodes {"
     if listen_port is not None:
-        yield f'  listen: "{_at(server.bind, listen_port)}"'
-        yield f'  advertise: "{_at(server.address, listen_port)}"'
+        yield f'  listen: "{host_port(server.bind, listen_port)}"'
+        yield f'  advertise: "{host_port(server.address, listen_port)}"'
         yield "  compression: s2_best"
         yield f"  authorization {{ timeout: {HANDSHAKE_SECONDS} }}"
         yield f"  tls {{ {_SERVER_TLS}, verify_and_map: true }}"
     if above:
         # One remote with all addresses: two into one cluster would bring every message twice.
-        urls = ", ".join(f'"tls://{_at(address, port)}"' for address, port in above)
+        urls = ", ".join(f'"tls://{host_port(address, port)}"' for address, port in above)
         yield f'  reconnect: "{RECONNECT_SECONDS}s"'
         yield "  remotes: [ {"
         yield f"    urls: [{urls}], account: {ACCOUNT}, compression: s2_best"
@@ -284,7 +284,8 @@ def _leafnodes(server: Server, listen_port: int | None, *, above: Sequence[tuple
     yield "}"
 
 
-def _at(address: str, port: int) -> str:
+def host_port(address: str, port: int) -> str:
+    """Where something listens, as URLs and configurations write it."""
     try:
         if ipaddress.ip_address(address).version == 6:
             return f"[{address}]:{port}"
