@@ -150,7 +150,7 @@ class NatsLink:
         if client is None or transport is None or not client.is_connected:
             self._refused += 1
             return False
-        below = client.pending_data_size + transport.below()
+        below = self.below()
         if below and below + len(payload) > self._bound(transport):
             self._refused += 1
             return False
@@ -167,7 +167,12 @@ class NatsLink:
         client, transport = self._client, self._transport
         if client is None or transport is None or not client.is_connected:
             return 0
-        return max(0, self._bound(transport) - client.pending_data_size - transport.below())
+        return max(0, self._bound(transport) - self.below())
+
+    def below(self) -> int:
+        """Bytes handed over and not acknowledged by the far end: those of `send`, and of NATS itself."""
+        client, transport = self._client, self._transport
+        return 0 if client is None or transport is None else client.pending_data_size + transport.below()
 
     def listen(self, subjects: Iterable[str]) -> None:
         """Listen to these subjects and no others, now and after every reconnect.
