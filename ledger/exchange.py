@@ -30,7 +30,7 @@ from ledger.feed import (
     verify_run,
 )
 from ledger.frontiers import district_digest
-from ledger.identity import NodeRole, verify_chain
+from ledger.identity import Certified, NodeRole, verify_chain
 from ledger.ids import FeedId, Link, NodeId, RealmId
 from ledger.node import Node
 
@@ -63,6 +63,8 @@ class Exchange:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self._authors: tuple[int, dict[NodeId, FeedId]] | None = None
+        """Node → its newest feed, as of a state of the store: strangers ask by the hundred."""
 
     @property
     def realm(self) -> RealmId:
@@ -88,6 +90,21 @@ class Exchange:
                 feed: tuple(sorted((head.sequence, head.link) for head in heads))
                 for feed, heads in self._node.store.frontier(district)
             }
+
+    def frontier_of(self, feed: FeedId) -> tuple[tuple[int, Link], ...]:
+        """Heads of one held feed, ascending."""
+        with self._node.lock:
+            return tuple(sorted((head.sequence, head.link) for head in self._node.store.heads(feed)))
+
+    def certified(self, node: NodeId) -> Certified | None:
+        """The certificates of a node, if a feed of its is held: the newest opening's."""
+        with self._node.lock:
+            changes = self._node.store.district_changes()
+            if self._authors is None or self._authors[0] != changes:
+                rows = sorted(self._node.store.feeds(), key=lambda r: (r.incarnation, r.feed))
+                self._authors = changes, {row.author: row.feed for row in rows}
+            feed = self._authors[1].get(node)
+            return None if feed is None else self._node.reader.author(feed)[0]
 
     def district_digest(self, district: str) -> bytes:
         """32 bytes that are equal on replicas that hold the same of a district."""

@@ -27,7 +27,7 @@ class Window:
     def __init__(self, ceiling: int = WINDOW_BYTES_MAX) -> None:
         self.size = WINDOW_BYTES_MIN
         """Bytes that may be under way."""
-        self._ceiling = max(ceiling, WINDOW_BYTES_MIN)
+        self.ceiling = max(ceiling, WINDOW_BYTES_MIN)
         self._under_way: OrderedDict[int, tuple[int, int]] = OrderedDict()
         """Number → bytes, when sent."""
         self._bytes = 0
@@ -66,7 +66,7 @@ class Window:
         self._quickest = took if self._quickest is None else min(self._quickest, took)
         slack = max(DELAY_MS, self._quickest // 2)
         if took - self._quickest <= slack:
-            self.size = min(self._ceiling, self.size + gone)
+            self.size = min(self.ceiling, self.size + gone)
         else:
             shrunk = self.size * (self._quickest + slack) // max(1, took)
             self.size = max(WINDOW_BYTES_MIN, shrunk, self.size // 2)

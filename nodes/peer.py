@@ -1,0 +1,299 @@
+"""One peer: the round of reconciliation that is under way with it, what may be sent to it, and what is known of it.
+
+Rounds follow each other as long as they move something, and after that at the peer's interval. Of two rounds begun
+at once the one with the lower id goes on. A round in which nothing comes any more is given up; where it broke off, the
+next one goes on, later each time that this happens.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from random import Random
+
+from msgspec import Struct
+
+from ledger.errors import PeerFault
+from ledger.identity import NodeRole
+from ledger.ids import NodeId
+from nodes.flow import WINDOW_BYTES_MIN, Window
+from nodes.messages import (
+    Ack,
+    Detached,
+    Digest,
+    Entries,
+    Frontier,
+    Message,
+    Refusal,
+    Summary,
+    decode_message,
+    encode_message,
+)
+from nodes.ports import Replica
+from nodes.reconciliation import BUDGET_BYTES, Session
+from nodes.wire import Speech
+
+__all__ = ["IDLE_MS", "Peer", "Timing"]
+
+CONTROL_MAX = 256
+"""Answers waiting to be sent to one peer: more are dropped, and the round goes on in the next one."""
+PROBLEMS_MAX = 16
+"""Codes of refusals kept for the operator, the latest."""
+NO_ROUND = bytes(8)
+IDLE_MS = 60_000
+"""Between rounds with a peer that was in step."""
+AGAIN_MS = 20
+"""Between rounds that bring something; doubled with each that does not."""
+BACK_OFF_MS = 2_000
+BACK_OFF_MAX_MS = 5 * 60_000
+ROUNDS_PER_MINUTE_MAX = 300
+"""Rounds that a peer may begin: an honest one with a fast link to catch up over begins some four a second."""
+MESSAGES_PER_SECOND_MAX = 1000
+"""Taken from one peer: an honest one, with two kilobytes under way over a millisecond, sends so many for a moment."""
+
+
+class Timing(Struct, frozen=True, kw_only=True):
+    """What the slowness of a link asks for."""
+
+    thin: bool = False
+    """Below some 64 kbit/s: urgent entries ahead of their feeds, the smallest window, patience."""
+    idle_ms: int = IDLE_MS
+    give_up_ms: int = 20_000
+    budget_bytes: int = BUDGET_BYTES
+    window_bytes: int | None = None
+
+
+class _Round:
+    """One round with the peer."""
+
+    def __init__(self, name: bytes, session: Session, window: Window, *, ours: bool, now_ms: int) -> None:
+        self.name, self.session, self.window, self.ours = name, session, window, ours
+        self.moved_ms = now_ms
+        """When something last came in or, for want of an answer, went out."""
+        self.number = 0
+
+
+class Peer:
+    """What one node knows of, and has under way with, another. Not thread-safe."""
+
+    def __init__(
+        self, node: NodeId, replica: Replica, timing: Timing, random: Random, stamp: Callable[[], int]
+    ) -> None:
+        self.node, self.timing = node, timing
+        self._replica, self._random, self._stamp = replica, random, stamp
+        self.role: NodeRole | None = None
+        self.link = ""
+        """The link on which it was last heard."""
+        self.heard_ms: int | None = None
+        self.in_step_ms: int | None = None
+        """When the digests were last equal."""
+        self.districts: frozenset[str] = frozenset()
+        """That it said it holds."""
+        self.next_ms: int | None = None
+        """When we begin the next round; None: it may, we do not."""
+        self.failures = 0
+        self.problems: deque[str] = deque(maxlen=PROBLEMS_MAX)
+        self.entries_in = self.entries_out = self.bytes_in = self.bytes_out = 0
+        self.rounds = 0
+        self.lacks: dict[bytes, int] = {}
+        """Feed → highest sequence that it said it holds, of what it lacked when last asked."""
+        self._round: _Round | None = None
+        self._control: deque[Speech] = deque()
+        self._restless = 0
+        """Rounds in a row that left the two apart and brought us nothing."""
+        self._window_size = WINDOW_BYTES_MIN
+        self._allowed, self._allowed_ms = float(MESSAGES_PER_SECOND_MAX), 0
+        self._begun: deque[int] = deque(maxlen=ROUNDS_PER_MINUTE_MAX)
+
+    # --- rounds ----------------------------------------------------------------------------------------------------
+
+    @property
+    def busy(self) -> bool:
+        """A round of ours is under way."""
+        return self._round is not None and self._round.ours
+
+    @property
+    def sending(self) -> bool:
+        """There is more to send to it than what goes ahead of everything."""
+        return self._round is not None and not self._round.session.idle()
+
+    def begin(self, name: bytes, now_ms: int) -> None:
+        """Begin a round of ours, named by 8 random bytes."""
+        self.rounds += 1
+        current = self._begin(name, now_ms, ours=True)
+        self._say(current, current.session.open())
+
+    def _begin(self, name: bytes, now_ms: int, *, ours: bool) -> _Round:
+        if self._round is not None:
+            self._close(self._round)
+        session = Session(
+            self._replica,
+            budget_bytes=self.timing.budget_bytes,
+            turn=self.rounds,
+            urgent_ahead=self.timing.thin,
+            common=self.districts,
+            stamp=self._stamp,
+        )
+        ceiling = WINDOW_BYTES_MIN if self.timing.thin else self.timing.window_bytes
+        window = Window() if ceiling is None else Window(ceiling)
+        window.size = max(WINDOW_BYTES_MIN, min(self._window_size, window.ceiling))
+        self._round = _Round(name, session, window, ours=ours, now_ms=now_ms)
+        return self._round
+
+    def _close(self, round_: _Round) -> None:
+        session = round_.session
+        self.entries_in += session.received
+        self.entries_out += session.sent
+        self._window_size = round_.window.size
+        self.districts = session.theirs or self.districts
+        self.problems.extend(session.problems)
+        self._round = None
+
+    def allow(self, now_ms: int) -> bool:
+        """Whether a message of this peer may be looked at now, or is one of too many."""
+        gained = max(0, now_ms - self._allowed_ms) * MESSAGES_PER_SECOND_MAX / 1000
+        self._allowed, self._allowed_ms = min(2.0 * MESSAGES_PER_SECOND_MAX, self._allowed + gained), now_ms
+        if self._allowed < 1:
+            return False
+        self._allowed -= 1
+        return True
+
+    def heard(self, speech: Speech, now_ms: int) -> Message | None:
+        """Take in what the peer said. What is no part of a round is given back."""
+        try:
+            message = decode_message(speech.message)
+        except PeerFault as error:
+            self.problems.append(error.code)
+            self.say(Refusal(error.code), speech.round)
+            return None
+        if isinstance(message, Ack):
+            if self._round is not None and speech.round == self._round.name:
+                self._round.moved_ms = now_ms
+                self._round.window.answered(message.number, now_ms)
+            return None
+        if not isinstance(message, Digest | Summary | Frontier | Entries | Detached) and not (
+            self._round is not None and speech.round == self._round.name
+        ):
+            return message
+        current = self._round_of(speech.round, message, now_ms)
+        if current is None:
+            return None
+        current.moved_ms = now_ms
+        if isinstance(message, Frontier):
+            self._note_lacks(message)
+        self._say(current, current.session.take_message(message))
+        if speech.number:
+            self.say(Ack(speech.number), speech.round)
+        return None
+
+    def _round_of(self, name: bytes, message: Message, now_ms: int) -> _Round | None:
+        """The round that a message belongs to; a peer's new one takes the place of an older, or of ours if it is lower."""
+        current = self._round
+        if current is not None and (current.name == name or isinstance(message, Entries | Detached)):
+            return current  # What was sent in a former round is as good in this one.
+        if current is not None and current.ours and current.name < name and not self._late(current, now_ms):
+            return None
+        while self._begun and self._begun[0] <= now_ms - 60_000:
+            self._begun.popleft()
+        if len(self._begun) == ROUNDS_PER_MINUTE_MAX:
+            return None
+        self._begun.append(now_ms)
+        return self._begin(name, now_ms, ours=False)
+
+    def _late(self, current: _Round, now_ms: int) -> bool:
+        return now_ms - current.moved_ms > self.timing.give_up_ms
+
+    def _note_lacks(self, told: Frontier) -> None:
+        if len(self.lacks) > 10_000:
+            self.lacks.clear()
+        for feeds in told.districts.values():
+            self.lacks.update({feed: max((s for s, _ in heads), default=0) for feed, heads in feeds.items()})
+
+    def settle(self, now_ms: int) -> bool:
+        """End the round if it is over or given up; True if the peer has just been found in step."""
+        current = self._round
+        if current is None:
+            return False
+        session = current.session
+        if session.in_step and session.idle() and not self._control:
+            self._close(current)
+            self.failures = self._restless = 0
+            self.in_step_ms = now_ms
+            self.lacks.clear()
+            self._next(now_ms + self._jittered(self.timing.idle_ms))
+            return True
+        if self._late(current, now_ms):
+            self._close(current)
+            if current.ours:
+                self.failures += 1
+                self.problems.append("no-answer")
+                self.later(now_ms)
+        elif (
+            current.ours
+            and session.peer_done
+            and session.idle()
+            and not self._control
+            and current.window.oldest_ms() is None
+        ):
+            self._close(current)
+            self.failures = 0
+            # What was sent and is still lacking may have been refused: asked for less and less often.
+            self._restless = 0 if session.moved or session.peer_has_more else self._restless + 1
+            pause = min(self.timing.idle_ms, AGAIN_MS << min(self._restless, 16))
+            self._next(now_ms + pause)
+        return False
+
+    def later(self, now_ms: int) -> None:
+        """Begin again after a pause that doubles with each failure, jittered over its whole length."""
+        pause = min(BACK_OFF_MAX_MS, BACK_OFF_MS << min(self.failures, 10))
+        self._next(now_ms + self._random.randint(BACK_OFF_MS // 2, pause))
+
+    def soon(self, now_ms: int, within_ms: int = 0) -> None:
+        """Begin a round soon, if none is to begin sooner."""
+        at = now_ms + (self._random.randint(0, within_ms) if within_ms else 0)
+        self.next_ms = at if self.next_ms is None else min(self.next_ms, at)
+
+    def _next(self, at: int) -> None:
+        self.next_ms = at
+
+    def _jittered(self, ms: int) -> int:
+        return ms * self._random.randint(80, 120) // 100
+
+    # --- speaking ----------------------------------------------------------------------------------------------------
+
+    def say(self, message: Message, round_: bytes = NO_ROUND) -> None:
+        """Queue a message that goes ahead of everything else; dropped if too many wait."""
+        if len(self._control) < CONTROL_MAX:
+            self._control.append(Speech(round_, 0, encode_message(message)))
+
+    def _say(self, current: _Round, messages: list[bytes]) -> None:
+        for message in messages:
+            if len(self._control) < CONTROL_MAX:
+                self._control.append(Speech(current.name, 0, message))
+
+    def answers(self) -> list[Speech]:
+        """What goes ahead of everything else."""
+        out = list(self._control)
+        self._control.clear()
+        return out
+
+    def piece(self, now_ms: int) -> Speech | None:
+        """The next piece of what it lacks, if there is room under way."""
+        current = self._round
+        if current is None or current.session.idle():
+            return None
+        room = current.window.room()
+        if not room:
+            return None
+        message = current.session.more(room)
+        if message is None:
+            return None
+        if current.session.idle():  # The word that this was all: it needs no answer.
+            return Speech(current.name, 0, message)
+        current.number += 1
+        current.window.sent(current.number, len(message), now_ms)
+        return Speech(current.name, current.number, message)
+
+    def due_ms(self) -> int | None:
+        """When `settle` can next have something to give up; None: nothing is under way."""
+        return None if self._round is None else self._round.moved_ms + self.timing.give_up_ms + 1
