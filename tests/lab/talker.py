@@ -28,6 +28,8 @@ __all__ = ["Talker", "arguments"]
 
 ANSWER_SECONDS = 15.0
 """For an answer to a command."""
+COMMAND_BYTES_MAX = 1 << 20
+"""One command with the largest message, in hexadecimal."""
 MODULE = "tests.lab.talker"
 
 
@@ -134,7 +136,7 @@ async def main() -> None:
         settings=msgspec.convert(told["settings"], LinkSettings),
     )
     running = asyncio.create_task(link.run())
-    reader = asyncio.StreamReader()
+    reader = asyncio.StreamReader(limit=COMMAND_BYTES_MAX)
     loop = asyncio.get_running_loop()
     pipe, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     while line := await reader.readline():

@@ -1,0 +1,160 @@
+"""A link in a network that is cut, one-sided, flapping or thin: real servers, and where the machine allows, real cables.
+
+Every test runs in each kind of laboratory that works here (its name says which): namespaces, or relays on loopback.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nodes.nats.outflow import QUEUE_BYTES_MIN
+from nodes.nats.settings import LinkSettings
+from tests.lab.lab import KINDS, Lab, NamespaceLab, open_lab
+from tests.lab.proxy import WINDOW_BYTES
+from tests.lab.talker import Talker
+
+PING_S = 1
+QUICK = LinkSettings(
+    ping_interval_s=PING_S,
+    connect_timeout_s=1,
+    handshake_timeout_s=3,
+    retry_first_s=0.1,
+    retry_max_s=0.5,
+    stable_s=3,
+)
+THIN = LinkSettings(ping_interval_s=10)
+DETECTED_S = 3 * PING_S + 0.5
+"""Three ping intervals, and half a second of a loaded machine."""
+SPEED_BITS = 9600
+FLOOD_S = 8
+
+
+@pytest.fixture(params=KINDS)
+def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lab]:
+    with open_lab(request.param, ["site", "other", "hub1", "hub2"], tmp_path) as made:
+        yield made
+
+
+def both_hubs(lab: Lab) -> None:
+    """Two servers that are one cluster to nobody: each link says where it is."""
+    lab.server("hub1")
+    lab.server("hub2")
+
+
+def up(talker: Talker, seconds: float = 10) -> float:
+    return talker.until(lambda: talker.up, seconds)
+
+
+def until_after(seconds: float) -> None:
+    """Time itself is the condition here: how long a cut lasts."""
+    threading.Event().wait(seconds)
+
+
+@pytest.mark.parametrize("way", ["both ways", "nothing to the hub", "nothing from the hub"])
+def test_a_silent_cut_is_found_in_three_pings_and_the_second_hub_taken(lab: Lab, way: str) -> None:
+    both_hubs(lab)
+    site = lab.talk("site", ["hub1", "hub2"], ["x"], QUICK)
+    up(site)
+    first = site.status()
+    if way == "both ways":
+        lab.cut("site", "hub1")
+    elif way == "nothing to the hub":
+        lab.cut("site", "hub1", one_way=True)
+    else:
+        lab.cut("hub1", "site", one_way=True)
+    assert site.until(lambda: site.status().server != first.server, DETECTED_S) > PING_S
+    up(site)
+    second = site.status()
+    assert second.server == lab.url("site", "hub2").removeprefix("nats://")
+    assert second.reconnects == 1
+    if isinstance(lab, NamespaceLab):
+        assert lab.net.dropped() > 0, "nothing met the cut"
+    other = lab.talk("other", ["hub2"], [], QUICK)
+    up(other)
+    assert other.send("x", b"over the second")
+    site.until(lambda: [payload for _, payload, _ in site.messages] == [b"over the second"], 5)
+
+
+def test_a_full_buffer_does_not_delay_finding_a_cut(lab: Lab) -> None:
+    both_hubs(lab)
+    site = lab.talk("site", ["hub1", "hub2"], [], QUICK)
+    up(site)
+    first = site.status().server
+    lab.cut("site", "hub1")
+    began = time.monotonic()
+    while site.send("x", bytes(60_000)):
+        pass
+    assert site.until(lambda: site.status().server not in ("", first), 15) < DETECTED_S + QUICK.retry_first_s
+    assert time.monotonic() - began > PING_S
+
+
+def test_what_is_sent_while_down_never_arrives_and_what_is_sent_after_does(lab: Lab) -> None:
+    lab.server("hub1")
+    site, other = (lab.talk(host, ["hub1"], ["x"], QUICK) for host in ("site", "other"))
+    up(site)
+    up(other)
+    lab.cut("site", "hub1")
+    site.until(lambda: not site.up, DETECTED_S)
+    assert not any(site.send("x", b"while down") for _ in range(20))
+    lab.heal()
+    up(site)
+    assert site.send("x", b"after")
+    other.until(lambda: bool(other.messages), 5)
+    assert [payload for _, payload, _ in other.messages] == [b"after"]
+
+
+def test_a_hub_that_crashes_and_comes_back_empty_is_found_again(lab: Lab) -> None:
+    hub = lab.server("hub1")
+    site, other = (lab.talk(host, ["hub1"], ["x"], QUICK) for host in ("site", "other"))
+    up(site)
+    up(other)
+    hub.kill()
+    assert site.until(lambda: not site.up, DETECTED_S) < 1, "a closed connection needs no ping"
+    assert site.status().reason
+    hub.start()
+    up(site)
+    up(other)
+    assert site.send("x", b"again")
+    other.until(lambda: bool(other.messages), 5)
+
+
+def test_a_flapping_way_wears_nothing_out(lab: Lab) -> None:
+    lab.server("hub1")
+    site, other = (lab.talk(host, ["hub1"], ["x"], QUICK) for host in ("site", "other"))
+    up(site)
+    up(other)
+    for turn in range(5):
+        lab.cut("site", "hub1", one_way=turn % 2 == 0)
+        # Sometimes too short to be noticed, sometimes not.
+        until_after(turn % 4)
+        lab.heal()
+        until_after(turn % 3 / 2)
+    up(site)
+    assert site.send("x", b"still here")
+    other.until(lambda: b"still here" in [payload for _, payload, _ in other.messages], 5)
+
+
+def test_on_a_thin_line_an_urgent_message_waits_for_two_kilobytes(lab: Lab) -> None:
+    """With the line kept full for a while, what lies below `send` stays near `QUEUE_BYTES_MIN`."""
+    lab.server("hub1")
+    site, other = (lab.talk(host, ["hub1"], ["urgent"], THIN) for host in ("site", "other"))
+    up(site)
+    up(other)
+    lab.rate("site", SPEED_BITS)
+    filled = site.flood("bulk", 480, FLOOD_S)
+    began = time.monotonic()
+    site.until(lambda: site.send("urgent", bytes(200)), 5)
+    other.until(lambda: bool(other.messages), 10)
+    waited = other.messages[0][2] - began
+    print(f"{lab.kind}: {filled}, an urgent message of 200 bytes took {waited:.2f} s")
+    assert filled["sent"] * 480 * 8 / FLOOD_S > SPEED_BITS * 0.6, "the line was kept busy"
+    # A relay acknowledges what it has only taken in: a window's worth on either side.
+    hidden = 0 if isinstance(lab, NamespaceLab) else 2 * WINDOW_BYTES
+    # Twice the floor is where a bound may stand after what a shaper let through at once.
+    assert filled["most_below"] <= 2 * QUEUE_BYTES_MIN
+    assert waited < (2 * QUEUE_BYTES_MIN + hidden) * 8 / SPEED_BITS + 1
