@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import random
+import select
 import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -29,24 +31,42 @@ SECONDS_MAX = 900.0
 class Rig:
     """An owner and two writers, each begun anew whenever it was killed."""
 
-    def __init__(self, site: Site, directory: Path, writes: int, seed: int) -> None:
-        self.site, self.writes = site, writes
+    def __init__(self, site: Site, directory: Path, writes: int, seed: int, pause_ms: float) -> None:
+        self.site, self.writes, self.pause_ms = site, writes, pause_ms
         self.random = random.Random(seed)
         self.journals = {name: directory / f"{name}.journal" for name in WRITERS}
         for journal in self.journals.values():
             journal.touch()
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self.killed = dict.fromkeys(("owner", *WRITERS), 0)
+        self.ways = {"shared": 0, "owned": 0}
+        self.turns = 0
+        """How often an entry of one writer follows one of the other."""
 
     def start(self, name: str) -> None:
         node, unlock = str(self.site.node("clinic")), str(self.site.unlock.path)
         script, more = "owner_child", []
         if name != "owner":
-            script, more = "writer_child", [name, str(self.writes // len(WRITERS)), str(self.journals[name])]
+            script, more = (
+                "writer_child",
+                [
+                    name,
+                    str(self.writes // len(WRITERS)),
+                    str(self.journals[name]),
+                    str(self.pause_ms),
+                ],
+            )
         self.running[name] = subprocess.Popen(
             [sys.executable, "-m", f"tests.nodes.local.{script}", node, unlock, *more],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
+
+    def ready(self, name: str) -> None:
+        """Wait until a process has begun in earnest: killing one that only starts says little."""
+        said = self.running[name].stdout
+        assert said is not None
+        assert select.select([said], [], [], 60)[0], f"{name} does not begin"
+        assert said.readline() == b"ready\n"
 
     def stop(self, name: str) -> int:
         process = self.running.pop(name)
@@ -62,11 +82,13 @@ class Rig:
             self.killed[name] += 1
         self.stop(name)
         self.start(name)
+        self.ready(name)
 
     def run(self, kills: int) -> None:
         """All writes, with about so many kills between them, of whom and when by the seed."""
         for name in ("owner", *WRITERS):
             self.start(name)
+            self.ready(name)
         at = sorted(self.random.sample(range(1, self.writes), kills))
         deadline = time.monotonic() + SECONDS_MAX
         try:
@@ -94,13 +116,16 @@ def check(site: Site, rig: Rig) -> None:
         node, store = ledger.node, ledger.node.store
         expected = rig.writes // len(WRITERS)
         issued = 0
+        places: dict[int, str] = {}
         for name, journal in rig.journals.items():
             lines = [line.split() for line in journal.read_text().splitlines()]
             assert [int(line[0]) for line in lines] == list(range(expected))
-            for number, link, document in lines:
+            for number, link, document, way in lines:
                 held = store.by_link(Link(bytes.fromhex(link)))
                 assert held is not None, "an acknowledged write is lost"
                 assert held.document.hex() == document
+                places[held.sequence] = name
+                rig.ways[way] += 1
                 first = node.first_result(command_of(name, int(number)))
                 assert first is not None
                 assert first.link.hex() == link, "a command was answered by another effect than its own"
@@ -112,24 +137,30 @@ def check(site: Site, rig: Rig) -> None:
         assert store.heads(own[0].feed)[0].sequence == rig.writes, "as many entries as commands"
         assert sum(1 for _ in store.documents(DISTRICT)) == issued
         assert sum(1 for _ in ledger.inquiry.verify()) >= rig.writes
+        rig.turns = sum(one != other for one, other in pairwise(places[at] for at in sorted(places)))
 
 
-def tried(tmp_path: Path, *, writes: int, kills: int, seed: int) -> Rig:
+def tried(tmp_path: Path, *, writes: int, kills: int, seed: int, pause_ms: float) -> Rig:
     site = Site(tmp_path / "site")
-    rig = Rig(site, tmp_path, writes, seed)
+    rig = Rig(site, tmp_path, writes, seed, pause_ms)
     rig.run(kills)
     check(site, rig)
     return rig
 
 
 def test_two_processes_write_and_any_is_killed(tmp_path: Path) -> None:
-    rig = tried(tmp_path, writes=300, kills=9, seed=5)
+    rig = tried(tmp_path, writes=300, kills=9, seed=5, pause_ms=20)
     assert sum(rig.killed.values()) >= 6
     assert rig.killed["owner"] >= 1
+    assert rig.ways["shared"] > 0
+    assert rig.turns >= 10
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("seed", [1, 2])
 def test_ten_thousand_writes_of_two_processes_and_any_is_killed(tmp_path: Path, seed: int) -> None:
-    rig = tried(tmp_path, writes=10_000, kills=120, seed=seed)
+    rig = tried(tmp_path, writes=10_000, kills=120, seed=seed, pause_ms=4)
     assert all(count >= 10 for count in rig.killed.values())
+    assert rig.ways["shared"] >= 1000
+    assert rig.ways["owned"] >= 100
+    assert rig.turns >= 500

@@ -1,6 +1,6 @@
 """The other process that the test kills: writes through whoever owns the store, and notes what was acknowledged.
 
-Arguments: node directory, unlock file, name, how many writes, journal. Begun anew, it goes on where its journal ends, with
+Arguments: node directory, unlock file, name, how many writes, journal, pause between writes (ms at most). Begun anew, it goes on where its journal ends, with
 the same command id for what was not acknowledged.
 """
 
@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import random
 import sys
+import time
 from pathlib import Path
 
 import structlog
@@ -19,8 +21,10 @@ from nodes.local import OutcomeUnknown, OwnerGone, connect_or_open
 from nodes.local.client import SharedLedger
 from tests.nodes.local.site_for_tests import DOCTOR, order
 
-OWN_AT_MOST = 20
+OWN_AT_MOST = 5
 """Writes after which a writer that had to own the store itself gives it back."""
+AWAY_SECONDS = 0.01
+"""After that: an owner that waits tries more often than this."""
 AMENDED_EVERY = 5
 
 
@@ -38,6 +42,7 @@ class Writer:
         self.directory, self.unlock, self.name = directory, UnlockFile(unlock), name
         self.ledger: Ledger | None = None
         self.owned = 0
+        self.way = ""
 
     def write(self, number: int, document: DocumentId | None) -> Receipt:
         while True:
@@ -48,9 +53,12 @@ class Writer:
             except (OwnerGone, OutcomeUnknown, StoreBusy):
                 self.let_go()
                 continue
-            self.owned += not isinstance(self.ledger, SharedLedger)
+            shared = isinstance(self.ledger, SharedLedger)
+            self.way = "shared" if shared else "owned"
+            self.owned += not shared
             if self.owned >= OWN_AT_MOST:
                 self.let_go()
+                time.sleep(AWAY_SECONDS)
             return receipt
 
     def carry_out(self, ledger: Ledger, number: int, document: DocumentId | None) -> Receipt:
@@ -67,16 +75,20 @@ class Writer:
 
 def main() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    directory, unlock, name, count, journal = sys.argv[1:]
+    directory, unlock, name, count, journal, pause_ms = sys.argv[1:]
     done = [line.split() for line in Path(journal).read_text().splitlines()]
     document = DocumentId(bytes.fromhex(done[-1][2])) if done else None
     writer = Writer(Path(directory), Path(unlock), name)
     # One write of the system a line: a line is there whole, or not.
     notes = os.open(journal, os.O_WRONLY | os.O_APPEND)
+    pace = random.Random(name)
+    print("ready", flush=True)
     for number in range(len(done), int(count)):
+        # People stand between two writes; without a pause one writer would have the owner to itself.
+        time.sleep(pace.uniform(0, float(pause_ms)) / 1000)
         receipt = writer.write(number, document)
         document = receipt.document
-        os.write(notes, f"{number} {receipt.link.hex()} {document.hex()}\n".encode())
+        os.write(notes, f"{number} {receipt.link.hex()} {document.hex()} {writer.way}\n".encode())
     writer.let_go()
 
 
