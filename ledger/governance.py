@@ -50,6 +50,8 @@ class GovernanceEntry(Struct, frozen=True):
     role: NodeRole
     kind: str
     event: Event | None
+    detached: bool = False
+    """Held ahead of its feed: it counts, and nobody who cites governance claims to know all before it."""
 
 
 class Revocation(Struct, frozen=True):
@@ -63,7 +65,10 @@ class GovernanceView(Struct, frozen=True):
     """What is in force. Made by `fold_governance`."""
 
     mark: bytes
-    """First eight bytes of the newest entry's link; empty if there is none. What events cite."""
+    """First eight bytes of the link of the newest entry before which none is missing; empty if there is none.
+
+    What events cite. It says what their author knew: an entry that overtook others says nothing of those.
+    """
     policy: tuple[bytes, str] | None
     """Policy bytes and the law they cite."""
     retired_before: int
@@ -196,7 +201,7 @@ def fold_governance(entries: Iterable[GovernanceEntry], forked_at: Mapping[FeedI
         elif entry.sequence < forked_at.get(entry.feed, entry.sequence + 1):
             force.take(entry.event)
     return GovernanceView(
-        mark=bytes(chain[-1].id[:MARK_BYTES]) if chain else b"",
+        mark=_mark(chain, positions),
         policy=force.policy,
         retired_before=retired,
         admitted=tuple(force.admitted),
@@ -212,6 +217,17 @@ def fold_governance(entries: Iterable[GovernanceEntry], forked_at: Mapping[FeedI
         _wrapped={node: tuple(keys) for node, keys in force.wrapped.items()},
         _digest=_digest([e.id for e in chain], revocations, retired, force),
     )
+
+
+def _mark(chain: Collection[GovernanceEntry], positions: Mapping[bytes, int]) -> bytes:
+    """The newest entry up to which all is held, as far as the entries themselves tell."""
+    mark = b""
+    for entry in chain:
+        cited = entry.event.governance if entry.event is not None else b""
+        if entry.detached or (cited and cited not in positions):
+            break
+        mark = bytes(entry.id[:MARK_BYTES])
+    return mark
 
 
 class _Force:

@@ -84,7 +84,8 @@ class Reader:
         self._heads: OrderedDict[DocumentId, tuple[bytes, tuple[Link, ...]]] = OrderedDict()
         self._governance: GovernanceView | None = None
         self._governance_basis = b""
-        self._districts: dict[str, tuple[bytes, tuple[Fact, ...]]] = {}
+        self._districts: dict[str, tuple[bytes, bytes, tuple[Fact, ...]]] = {}
+        """Of each: which entries it was read from, with which keys, and what it says."""
         self._homes: dict[DocumentId, str] = {}
         """Of documents whose id stands in feeds of several districts: few, and only if somebody errs or cheats."""
         self._surroundings: dict[str, bytes] = {}
@@ -226,6 +227,7 @@ class Reader:
                     GovernanceEntry(
                         id=fact.id, feed=fact.feed, branch=fact.branch, sequence=fact.sequence, stamp=fact.stamp,
                         author=fact.author, role=fact.role, kind=fact.kind, event=fact.event,
+                        detached=fact.detached,
                     )
                 )  # fmt: skip
             self._governance = fold_governance(entries, self._store.forks(GOVERNANCE))
@@ -237,12 +239,12 @@ class Reader:
         """The delegations and closed feeds of a district, with a hash of which entries they are."""
         document = district_document(district)
         basis = self._store.document_basis(document, district)
+        keys = self._keyring.digest()
         known = self._districts.get(district)
-        if known is None or known[0] != basis:
+        if known is None or known[:2] != (basis, keys):
             facts = tuple(o.fact for o in self._opened_in(document, district) if o.fact is not None)
-            known = (basis, facts)
-            self._districts[district] = known
-        return known
+            known = self._districts[district] = (basis, keys, facts)
+        return known[0], known[2]
 
     # --- heads --------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """Documents in SQLite: which entries of each are held, and where it stands.
 
-A document's row counts its entries and holds the XOR of their links; it is found by two indexes, so that a damaged one
+A document's row counts its entries and holds the XOR of what each adds (`in_digest`); it is found by two indexes, so that a damaged one
 cannot make a document look unknown.
 """
 
@@ -12,12 +12,12 @@ import msgspec
 from msgspec import Struct
 
 from ledger.errors import StoreDamaged
-from ledger.ids import DocumentId
+from ledger.ids import DocumentId, Link, tagged_hash
 from ledger.store.connection import Connection
 from ledger.store.feeds import Feeds
 from ledger.store.records import row_checksum
 
-__all__ = ["Change", "DocumentRow", "Documents"]
+__all__ = ["Change", "DocumentRow", "Documents", "in_digest"]
 
 DOCUMENTS_CACHED_MAX = 50_000
 """Rows of documents kept by the one process that writes them: some 30 MB."""
@@ -37,10 +37,10 @@ class DocumentRow(Struct, frozen=True):
     dropped: bool
     """Retention dropped the content: what comes later is kept without it too."""
     digest: int
-    """XOR of the links of its entries."""
+    """XOR of what its entries add (`in_digest`)."""
 
     def basis(self) -> bytes:
-        """A digest of exactly which entries are held, and of how many without content."""
+        """A digest of exactly which entries are held, which of them detached, and of how many without content."""
         return (
             self.entries.to_bytes(8, "big") + self.bare.to_bytes(8, "big") + self.digest.to_bytes(32, "big")
         )
@@ -52,6 +52,14 @@ class Change(Struct):
     entries: int = 0
     bare: int = 0
     digest: int = 0
+
+
+def in_digest(link: Link, *, detached: bool) -> int:
+    """What an entry adds to its document's digest: another number ahead of its feed than in it.
+
+    Ahead of its feed it confers nothing: what was folded from it then must not pass for a fold of it now.
+    """
+    return int.from_bytes(tagged_hash("detached", link) if detached else link, "big")
 
 
 class Documents(Feeds):

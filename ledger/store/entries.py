@@ -9,7 +9,7 @@ from typing import Any
 from ledger.errors import PeerFault, StoreDamaged
 from ledger.feed import entry_link, genesis_link
 from ledger.ids import DocumentId, FeedId, Link, RealmId
-from ledger.store.documents import Documents
+from ledger.store.documents import Documents, in_digest
 from ledger.store.port import BranchRow, Head, StoredEntry
 from ledger.store.records import row_checksum
 
@@ -153,7 +153,7 @@ class Entries(Documents):
                 held = [self._stored(row, document) for row in rows]
                 digest = 0
                 for entry in held:
-                    digest ^= int.from_bytes(entry.link, "big")
+                    digest ^= in_digest(entry.link, detached=entry.detached)
                 bare = sum(entry.sealed is None for entry in held)
                 if (len(held), bare, digest) != (place.entries, place.bare, place.digest):
                     raise StoreDamaged(

@@ -177,7 +177,7 @@ class Store(Protocol):
     def places(self, document: DocumentId) -> list[tuple[str, bytes]]:
         """Each district in whose feeds entries of a document are held, ascending, with a digest of which entries.
 
-        The digest also says how many are held without content. One lookup. Honest nodes write a document in one district; others may put its id into any feed.
+        The digest also says which are detached and how many are held without content. One lookup. Honest nodes write a document in one district; others may put its id into any feed.
         """
         ...
 

@@ -18,7 +18,7 @@ from ledger.ids import DocumentId, FeedId, Link, RealmId
 from ledger.store import runs
 from ledger.store.connection import Connection, WriterLock
 from ledger.store.continuity import TOKEN_BYTES, advance, read_tokens, write_tokens
-from ledger.store.documents import Change
+from ledger.store.documents import Change, in_digest
 from ledger.store.entries import JOINED, Entries, signature_of, signed_row
 from ledger.store.port import Added, BranchRow, Head, StoredEntry
 
@@ -131,7 +131,7 @@ class SQLiteStore(Entries):
                 change = changes[e.document] = Change()
             change.entries += 1
             change.bare += sealed is None
-            change.digest ^= int.from_bytes(link, "big")
+            change.digest ^= in_digest(link, detached=branch < 0)
         self._c.run_many(_INSERT, rows)
         self._account(district, changes)
 
@@ -240,7 +240,7 @@ class SQLiteStore(Entries):
             change = changes.setdefault(e.document, Change())
             change.entries -= 1
             change.bare -= sealed is None
-            change.digest ^= int.from_bytes(link, "big")
+            change.digest ^= in_digest(link, detached=True)
         self._c.run_many("DELETE FROM entry WHERE arrival=?", gone)
         self._account(self._row(number).district, changes)
         return tuple(taken)

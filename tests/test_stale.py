@@ -1,0 +1,121 @@
+"""R4: what a node worked out and kept is never given once it holds or can read more, though the entries be the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks.world import DISTRICT, OFFICER, PHARMACIST, PRESCRIBER, SmallRealm, order
+from ledger import DocumentId, Ledger, Link, NodeRole
+from nodes.inprocess import synchronise
+
+
+@pytest.fixture
+def realm(tmp_path: Path) -> Iterator[SmallRealm]:
+    made = SmallRealm(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def other(realm: SmallRealm) -> Iterator[Ledger]:
+    """A second pharmacy, which everybody knows."""
+    made = realm.enrol("other", NodeRole.PHARMACY)
+    synchronise(made.exchange, realm.prescriber.exchange)
+    realm.replicate()
+    synchronise(made.exchange, realm.prescriber.exchange)
+    yield made
+    made.close()
+
+
+def prescribed(realm: SmallRealm) -> DocumentId:
+    """A prescription that the first pharmacy holds."""
+    holder = realm.pharmacy.node.identity.node
+    return realm.prescriber.prescribe(order(0, holder=holder), person=PRESCRIBER).document
+
+
+def send_ahead(source: Ledger, target: Ledger, link: Link) -> None:
+    stored = source.node.store.by_link(link)
+    assert stored is not None
+    assert target.exchange.import_detached(stored.feed, stored.previous, stored.entry())
+
+
+def holders(ledger: Ledger, document: DocumentId) -> list[bytes]:
+    return [fill.holder for fill in ledger.show(document).prescription.fills]
+
+
+def settled(ledger: Ledger) -> None:
+    """Snapshots too are up to date, so that an old one would be found."""
+    while ledger.inquiry.settle():
+        pass
+
+
+def test_a_key_that_comes_after_a_delegation_changes_who_holds(realm: SmallRealm, other: Ledger) -> None:
+    """The delegation was held all the time; it could not be read."""
+    document = prescribed(realm)
+    realm.agency.stewardship.start_epoch(DISTRICT, person=OFFICER)
+    realm.replicate()
+    realm.pharmacy.stewardship.take_epochs()
+    realm.pharmacy.delegate(DISTRICT, other.node.identity.node, person=PHARMACIST)
+    synchronise(other.exchange, realm.pharmacy.exchange)
+    own = other.node.own_feed(DISTRICT)
+    assert own not in holders(other, document)
+    settled(other)
+    assert other.stewardship.take_epochs() == 1
+    assert set(holders(other, document)) == {own}
+    assert other.inquiry.state_digest() == realm.pharmacy.inquiry.state_digest()
+
+
+@pytest.mark.parametrize("reopened", [False, True])
+def test_what_came_ahead_of_its_feed_counts_whole_when_the_feed_follows(
+    realm: SmallRealm, other: Ledger, reopened: bool, tmp_path: Path
+) -> None:
+    """A transfer and a delegation held ahead confer nothing; chained, they do. The set of the document's entries is the same."""
+    document, elsewhere = prescribed(realm), prescribed(realm)
+    realm.replicate()
+    synchronise(other.exchange, realm.prescriber.exchange)
+    realm.pharmacy.hold(elsewhere, person=PHARMACIST)
+    moved = realm.pharmacy.transfer(document, [1], other.node.identity.node, person=PHARMACIST)
+    delegated = realm.pharmacy.delegate(DISTRICT, other.node.identity.node, person=PHARMACIST)
+    for receipt in (moved, delegated):
+        send_ahead(realm.pharmacy, other, receipt.link)
+    own = other.node.own_feed(DISTRICT)
+    assert own not in holders(other, document)
+    settled(other)
+    synchronise(other.exchange, realm.pharmacy.exchange)
+    if reopened:
+        other.close()
+        with Ledger.open(tmp_path / "other", realm.unlock) as again:
+            assert set(holders(again, document)) == {own}
+    else:
+        assert set(holders(other, document)) == {own}
+        assert other.inquiry.state_digest() == realm.pharmacy.inquiry.state_digest()
+        assert sum(1 for _ in other.inquiry.verify()) > 0
+
+
+def test_nobody_is_taken_to_know_a_revocation_that_a_later_entry_of_governance_overtook(
+    realm: SmallRealm, other: Ledger
+) -> None:
+    """What an act cites is what its author held without a gap: else an honest node were blamed for what it never saw."""
+    document = realm.prescriber.prescribe(
+        order(0, holder=other.node.identity.node), person=PRESCRIBER
+    ).document
+    realm.replicate()
+    synchronise(other.exchange, realm.prescriber.exchange)
+    agency = realm.agency.stewardship
+    agency.revoke(other.node.identity.node, person=OFFICER, reason="stulen", new_epoch=False)
+    from ledger import Level, Supply
+
+    declared = agency.declare(Level.CRISIS, person=OFFICER)
+    send_ahead(realm.agency, other, declared.link)
+    assert other.level(DISTRICT) is Level.CRISIS
+    other.dispense(document, Supply(fill=1), person=PHARMACIST)
+    synchronise(other.exchange, realm.prescriber.exchange)
+    realm.replicate()
+    kinds = {a.kind for a in realm.agency.show(document).prescription.anomalies}
+    assert kinds == {"contested_custody", "supplied_without_authority"}
+    mark = other.node.reader.governance().mark
+    synchronise(other.exchange, realm.agency.exchange)
+    assert other.node.reader.governance().mark == declared.link[:8] != mark
