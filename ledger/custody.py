@@ -8,6 +8,7 @@
 - An act is judged in its causal past. What it could not know makes it *contested*, never *breached*: a fork, a
   revocation, a recovery, a delegation elsewhere. Two acts that spend one token are a breach, seen without any order,
   unless the feed is forked.
+- Nobody is blamed for what cannot be judged here: what rests, directly or not, on something not held is *unproven*.
 - A token granted by an act that is itself not valid is tainted: who acts on it in good faith is contested, not blamed.
 """
 
@@ -31,7 +32,7 @@ from ledger.events import (
     DispensingReversed,
     PrescriptionIssued,
 )
-from ledger.facts import Causality, Fact
+from ledger.facts import Causality, Fact, references
 from ledger.ids import FeedId, Link, tagged_hash
 
 __all__ = [
@@ -52,7 +53,7 @@ class Standing(StrEnum):
     CONTESTED = "contested"
     BREACH = "breach"
     UNPROVEN = "unproven"
-    """What it rests on is not held."""
+    """What it rests on, directly or not, is not held."""
 
 
 class Token(Struct, frozen=True):
@@ -102,9 +103,12 @@ class _Judge:
         self.supplied: dict[Link, Dispensed] = {}
         self.baseless: set[tuple[Link, int]] = set()
         """Acts by who had no right, and what was done on them: they leave nothing to hold."""
+        self.unproven: set[tuple[Link, int]] = set()
+        """Acts whose ground is not held, and what rests on them."""
         self.founder: dict[Link, Link] = {}
         """Of each issuing entry, the one that stands for all: whoever reads the event can write its bytes again."""
         self.foundings = 0
+        self._with_gaps: int | None = None
 
     # --- grants -----------------------------------------------------------------------------------------------
 
@@ -164,6 +168,8 @@ class _Judge:
     def reversed(self, fact: Fact, event: DispensingReversed) -> None:
         supply = self.supplied.get(Link(event.supply))
         judged = self.standing.get((Link(event.supply), supply.fill)) if supply else None
+        if supply is not None and judged is Standing.UNPROVEN:
+            self.unproven.add((fact.id, supply.fill))
         original = self.causality.facts.get(Link(event.supply))
         if (
             supply is None
@@ -196,9 +202,10 @@ class _Judge:
         """
         token, path = self._token(fact, rests_on, fill)
         if token is None:
-            known = rests_on in self.causality.facts
-            standing = Standing.BREACH if known else Standing.UNPROVEN
+            standing = Standing.BREACH if self._can_be_judged(fact, rests_on, fill) else Standing.UNPROVEN
             self.baseless.add((fact.id, fill))
+            if standing is Standing.UNPROVEN:
+                self.unproven.add((fact.id, fill))
         elif self.lacking.get(fact.id) is Lack.OUT_OF_ROLE:
             standing = Standing.BREACH
             self.baseless.add((fact.id, fill))
@@ -209,6 +216,26 @@ class _Judge:
                 self.baseless.add((fact.id, fill))
         self.standing[fact.id, fill] = standing
         return standing
+
+    def _can_be_judged(self, fact: Fact, rests_on: Link, fill: int) -> bool:
+        """Whether an act that spends nothing known here is known to have had no right."""
+        ground = self.causality.facts.get(rests_on)
+        if ground is None or (rests_on, fill) in self.unproven:
+            return False
+        # A conveyance does not say which right it conveyed: that may stand in what is not held.
+        known = self.causality.past(fact.id) | self.causality.mask((fact.id,))
+        return ground.document == fact.document or not self._gaps() & known
+
+    def _gaps(self) -> int:
+        """The facts that name something not held, as a bit mask."""
+        if self._with_gaps is None:
+            facts = self.causality.facts
+            self._with_gaps = self.causality.mask(
+                fact.id
+                for fact in facts.values()
+                if any(link not in facts for link in (*fact.parents, *references(fact.event)))
+            )
+        return self._with_gaps
 
     def _note_spend(self, key: tuple[Link, int], fact: Fact) -> None:
         self.spends.setdefault(key, []).append(fact.id)

@@ -134,6 +134,34 @@ def test_a_copy_of_the_issuing_event_by_a_revoked_node_takes_no_authority_from_t
     assert case.fold().author == case.doctor.node
 
 
+@pytest.mark.parametrize("reversed_first", [False, True])
+def test_what_rests_on_an_act_that_is_not_held_is_unproven_however_far_away(reversed_first: bool):
+    """A peer's feed came without the transfer that gave it the fill: nobody is blamed until that is here."""
+    case = Case()
+    moved = case.transfer(case.eken, 1, case.issued, case.bjorken)
+    supply = case.supply(case.bjorken, 1, moved, {moved}, quantity=3, part=True)
+    ground = case.reverse(case.bjorken, supply, {supply}) if reversed_first else supply
+    on = case.transfer(case.bjorken, 1, ground, case.linden, {ground})
+    case.supply(case.linden, 1, on, {on}, quantity=7)
+    assert case.kinds() == set()
+    held = set(case.facts) - {moved}
+    state = case.fold(held=held)
+    assert not state.anomalies
+    assert moved in state.missing
+
+
+def test_a_delegate_is_not_blamed_while_what_its_delegator_was_given_is_not_held():
+    case = Case()
+    moved = case.transfer(case.eken, 1, case.issued, case.bjorken)
+    delegated = case.delegate(case.bjorken, case.linden)
+    supply = case.supply(case.linden, 1, delegated, {moved, delegated})
+    assert case.standing(supply) == "valid"
+    state = case.fold(held=set(case.facts) - {moved})
+    assert not state.anomalies
+    assert state.supplies[0].standing is not None
+    assert state.supplies[0].standing.value == "unproven"
+
+
 # --- bearer ---------------------------------------------------------------------------------------------------
 
 
