@@ -44,6 +44,7 @@ FEEDS_PER_NODE_MAX = 4096
 
 URGENT_LANE = 1
 """Lanes up to this one may travel ahead of their feeds: stop and custody, supplies and what sustains life."""
+_CONTINUED = "a feed of this node was continued elsewhere"
 
 log = structlog.get_logger("rxledger")
 
@@ -215,8 +216,8 @@ class Exchange:
                     node.store.put_horizon(author.node, last, node.now_ms())
                 for feed in dict.fromkeys(forks):
                     self._keep_proof(feed)
-        if ours:
-            node.begin_incarnation("a feed of this node was continued elsewhere")
+                if ours:  # Within: killed in between, this node would go on where somebody else had written.
+                    node.begin_incarnation(_CONTINUED)
         for feed, code in refused:
             log.warning("run.refused", feed=feed.hex(), code=code)
         return ImportReport(
@@ -231,7 +232,7 @@ class Exchange:
         """
         node = self._node
         with node.lock:
-            certified, _ = node.reader.author(feed)
+            certified, district = node.reader.author(feed)
             if entry.signature is None:
                 raise NotAuthentic("a detached entry carries no signature")
             link = entry_link(node.realm.id, feed, previous, entry)
@@ -241,6 +242,8 @@ class Exchange:
             with node.transaction():
                 node.store.add_detached(feed, previous, entry, link)
                 node.hybrid.observe(entry.stamp, node.now_ms())
+                if feed == node.writer.feed(district):
+                    node.begin_incarnation(_CONTINUED)
             return True
 
     def import_fork_proof(self, proof: ForkProof) -> bool:
