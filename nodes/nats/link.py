@@ -30,6 +30,7 @@ from nats import errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
+from nats.protocol.parser import AWAITING_MSG_PAYLOAD
 
 from ledger.clock import Clock
 from ledger.errors import InvalidInput, LedgerBug
@@ -41,7 +42,7 @@ from nodes.nats.transport import HardTransport
 __all__ = ["PAYLOAD_BYTES_MAX", "SUBJECTS_MAX", "NatsLink"]
 
 PAYLOAD_BYTES_MAX = 128 * 1024
-"""One message: what our hubs are configured to take, and two minutes at 9,600 bit/s."""
+"""One message, either way: what our hubs are configured to take, and two minutes at 9,600 bit/s."""
 SUBJECTS_MAX = 1024
 """Two a district, for the municipalities of several regions; who serves more uses a wildcard."""
 SUBJECT_BYTES_MAX = 256
@@ -250,7 +251,7 @@ class NatsLink:
             self._wake.set()
 
         async def on_more_servers() -> None:
-            # Only ours are used, so a hub cannot send us elsewhere; and its list must not grow in our memory.
+            # Only those we were given are used, so a hub cannot send us elsewhere; and its list must not grow in our memory.
             client.set_server_pool([f"nats://{server}"])
 
         await self._handshake(server, client, on_closed, on_more_servers)
@@ -317,6 +318,9 @@ class NatsLink:
     # --- called by nats-py ------------------------------------------------------------------------------------------
 
     async def _receive(self, message: Msg) -> None:
+        if len(message.data) > PAYLOAD_BYTES_MAX:
+            self._refused += 1
+            return
         try:
             self._on_message(self.name, message.subject, message.data)
         except Exception as error:  # A receiver that fails is our bug; it must not end the link.
@@ -358,7 +362,7 @@ def _client_over(transport: HardTransport) -> Client:
     client = Client()
     client._transport = transport
     parser = client._ps
-    transport.kept = lambda: len(parser.buf)
+    transport.kept = lambda: (len(parser.buf), parser.state == AWAITING_MSG_PAYLOAD)
     return client
 
 

@@ -25,9 +25,9 @@ from nodes.nats.outflow import Outflow
 __all__ = ["INCOMING_BYTES_MAX", "OUTGOING_BYTES_MAX", "HardTransport", "Insecure", "Overrun"]
 
 LINE_BYTES_MAX = 64 * 1024
-"""The server's first line (INFO), with the addresses of a large cluster."""
+"""The server's longest line (INFO), with the addresses of a large cluster; parsing it takes some 10 ms."""
 INCOMING_BYTES_MAX = 2 * 1024 * 1024
-"""An unfinished message, or a line without an end, that a server makes us keep: twice the largest payload by default."""
+"""An unfinished message that a server makes us keep: twice the largest that servers take by default."""
 OUTGOING_BYTES_MAX = 4 * 1024 * 1024
 """Beyond what `Outflow` lets in there are only answers to pings: more of them means a server that asks but never reads."""
 CLOSED_TURNS = 3
@@ -54,8 +54,8 @@ class HardTransport(Transport):
         self._writer: asyncio.StreamWriter | None = None
         self._socket: socket.socket | None = None
         self.outflow: Outflow | None = None
-        self.kept: Callable[[], int] = lambda: 0
-        """Bytes that the client keeps of what it read and could not use yet."""
+        self.kept: Callable[[], tuple[int, bool]] = lambda: (0, False)
+        """Bytes that the client keeps of what it read and could not use yet; whether they are of a message."""
         self.sent_bytes = 0
         """Given to the connection, above TLS."""
         self.received_bytes = 0
@@ -147,8 +147,9 @@ class HardTransport(Transport):
             Overrun: the server makes us keep too much.
         """
         assert self._reader is not None
-        if self.kept() > INCOMING_BYTES_MAX:
-            raise Overrun("the server sends a message without an end")
+        kept, of_message = self.kept()
+        if kept > (INCOMING_BYTES_MAX if of_message else LINE_BYTES_MAX):
+            raise Overrun(f"the server sends a {'message' if of_message else 'line'} without an end")
         data = await self._reader.read(buffer_size)
         self.received_bytes += len(data)
         return data
