@@ -33,6 +33,7 @@ __all__ = [
     "ForkProof",
     "OPENING_BYTES_MAX",
     "Opening",
+    "ENTRY_OVERHEAD_BYTES",
     "RUN_BYTES_MAX",
     "RUN_ENTRIES_MAX",
     "Run",
@@ -54,10 +55,12 @@ __all__ = [
 COMMITMENT_BYTES = 16
 SEALED_BYTES_MAX = 20 * 1024
 """An event of at most 16 KiB, its parents, and the seal; incompressible in the worst case."""
-RUN_BYTES_MAX = 512 * 1024
-"""Sealed bytes of one run: so that whatever was taken in can be passed on in one message of replication."""
-RUN_ENTRIES_MAX = 4096
-"""One transaction's worth: bounds memory (80 MiB at the very worst, some 1 MiB in practice) and lock time."""
+RUN_BYTES_MAX = 112 * 1024
+"""Of one run, headers counted: so that whatever was taken in can be passed on in one message of replication."""
+RUN_ENTRIES_MAX = 1024
+"""Verified and stored at once, one signature among them: some 200 kB."""
+ENTRY_OVERHEAD_BYTES = 66
+"""What an entry takes beside its content, encoded in a run."""
 OPENING_BYTES_MAX = 8 * 1024
 """Three certificates of some 600 bytes and the ends of former feeds."""
 FORMER_FEEDS_MAX = 64
@@ -278,12 +281,16 @@ def verify_run(realm: RealmId, run: Run, public_key: bytes) -> VerifiedRun:
     joins what it holds. Entries after the last signature are not vouched for and refused with the run.
 
     Raises:
-        LimitExceeded: more sealed bytes than `RUN_BYTES_MAX`.
+        LimitExceeded: more bytes than `RUN_BYTES_MAX`.
         Malformed: sequence numbers or content are inconsistent.
         NotAuthentic: no signature at the end, or it does not hold.
     """
-    if sum(len(entry.sealed or b"") for entry in run.entries) > RUN_BYTES_MAX:
-        raise LimitExceeded(f"a run holds more than {RUN_BYTES_MAX} sealed bytes")
+    size = sum(
+        ENTRY_OVERHEAD_BYTES + len(entry.sealed or b"") + len(entry.sealed_hash or b"")
+        for entry in run.entries
+    )
+    if size > RUN_BYTES_MAX:
+        raise LimitExceeded(f"a run of {size} bytes; at most {RUN_BYTES_MAX} are allowed")
     links = run_links(realm, run)
     last = run.entries[-1]
     if last.signature is None:

@@ -42,8 +42,9 @@ __all__ = [
 ]
 
 VERSION = 1
-MESSAGE_BYTES_MAX = 1024 * 1024
-"""Four thousand entries, or the frontier of ten thousand feeds. Also what NATS carries by default."""
+MESSAGE_BYTES_MAX = 127 * 1024
+"""Five hundred entries, or the frontier of two thousand feeds: half a minute at 32 kbit/s, less than a second on most
+lines. With the envelope it is what our hubs carry, 128 KiB (`nodes.wire.FRAME_BYTES_MAX`)."""
 FEEDS_PER_MESSAGE_MAX = 10_000
 """More are told in several messages, each for a range of feeds."""
 HEADS_PER_FEED_MAX = 64

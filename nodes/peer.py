@@ -87,6 +87,8 @@ class Peer:
         self.heard_ms: int | None = None
         self.in_step_ms: int | None = None
         """When the digests were last equal."""
+        self.stamp = 0
+        """Its clock when it was last in step."""
         self.districts: frozenset[str] = frozenset()
         """That it said it holds."""
         self.next_ms: int | None = None
@@ -111,6 +113,11 @@ class Peer:
     def busy(self) -> bool:
         """A round of ours is under way."""
         return self._round is not None and self._round.ours
+
+    @property
+    def in_round(self) -> bool:
+        """A round is under way, whoever began it, or something waits to be said."""
+        return self._round is not None or bool(self._control)
 
     @property
     def sending(self) -> bool:
@@ -218,7 +225,7 @@ class Peer:
         if session.in_step and session.idle() and not self._control:
             self._close(current)
             self.failures = self._restless = 0
-            self.in_step_ms = now_ms
+            self.in_step_ms, self.stamp = now_ms, max(self.stamp, session.peer_stamp)
             self.lacks.clear()
             self._next(now_ms + self._jittered(self.timing.idle_ms))
             return True
@@ -248,10 +255,11 @@ class Peer:
         pause = min(BACK_OFF_MAX_MS, BACK_OFF_MS << min(self.failures, 10))
         self._next(now_ms + self._random.randint(BACK_OFF_MS // 2, pause))
 
-    def soon(self, now_ms: int, within_ms: int = 0) -> None:
-        """Begin a round soon, if none is to begin sooner."""
+    def soon(self, now_ms: int, within_ms: int = 0) -> int:
+        """Begin a round soon, if none is to begin sooner; returns when."""
         at = now_ms + (self._random.randint(0, within_ms) if within_ms else 0)
         self.next_ms = at if self.next_ms is None else min(self.next_ms, at)
+        return self.next_ms
 
     def _next(self, at: int) -> None:
         self.next_ms = at

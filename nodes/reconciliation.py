@@ -186,7 +186,6 @@ class Session:
             self.sent += len(message.entries)
         return encode_message(message)
 
-    @property
     def idle(self) -> bool:
         """Nothing is owed to the peer."""
         return not self._owing

@@ -27,7 +27,7 @@ from nodes.ports import CHUNK_BYTES, Heads, Replica, entry_bytes, lacks, run_byt
 
 __all__ = ["PART_BYTES", "URGENT_PER_FEED_MAX", "Sending"]
 
-PART_BYTES = 256 * 1024
+PART_BYTES = 64 * 1024
 """Where a message is closed: the store cuts runs at half of it, so that one of ours stays below half the limit."""
 URGENT_PER_FEED_MAX = 64
 """Entries of one feed that travel ahead of it in one round: a pharmacy's busy hour; the feed itself follows."""

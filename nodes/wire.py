@@ -34,8 +34,8 @@ __all__ = [
     "encode_speech",
 ]
 
-FRAME_BYTES_MAX = 1024 * 1024
-"""What NATS carries by default, and the largest message of reconciliation."""
+FRAME_BYTES_MAX = 128 * 1024
+"""The largest message of reconciliation in its letter; what hubs are configured to carry."""
 LIVE_VERSION = 1
 ROUND_BYTES = 8
 DIGEST_BYTES = 8

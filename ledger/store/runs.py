@@ -6,7 +6,14 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from ledger.errors import LimitExceeded, StoreDamaged
-from ledger.feed import RUN_ENTRIES_MAX, ForkProof, Run, drop_inner_signatures, genesis_link
+from ledger.feed import (
+    ENTRY_OVERHEAD_BYTES,
+    RUN_ENTRIES_MAX,
+    ForkProof,
+    Run,
+    drop_inner_signatures,
+    genesis_link,
+)
 from ledger.ids import FeedId, Link
 from ledger.store.port import BranchRow, FeedRow, Head, StoredEntry
 
@@ -21,12 +28,11 @@ __all__ = [
 
 RUN_ENTRIES = 500
 """Entries read at once: some 130 kB, one signature check in five hundred."""
-RUN_BYTES = 128 * 1024
-"""Where a run is cut: four of them fit a message of replication. A run that came with one signature at its end can be
+RUN_BYTES = 48 * 1024
+"""Where a run is cut: two of them fit a message of replication. A run that came with one signature at its end can be
 cut nowhere else, but no longer one is taken in than `ledger.feed.RUN_BYTES_MAX`."""
 DETACHED_PER_FEED_MAX = 1000
 """Urgent entries ahead of one feed: several days of a pharmacy's supplies; more is a flood."""
-ENTRY_OVERHEAD_BYTES = 60
 
 
 class Chains(Protocol):

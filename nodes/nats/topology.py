@@ -22,10 +22,10 @@ from msgspec import Struct
 from ledger.certificates import server_uri
 from ledger.identity import NodeRole
 from ledger.ids import GOVERNANCE, RealmId
-from nodes.messages import MESSAGE_BYTES_MAX
 from nodes.nats.description import Description, Hub, National, Server, Site
 from nodes.nats.roster import Member, Roster
 from nodes.nats.subjects import Permissions, here, live, mailbox, permissions, prefix
+from nodes.wire import FRAME_BYTES_MAX
 
 __all__ = ["ACCOUNT", "Files", "User", "host_port", "listed_users", "render", "users_in"]
 
@@ -33,7 +33,7 @@ ACCOUNT = "LEDGER"
 """The one in which all nodes meet. Nobody but the operator of a server is in its system account."""
 
 # --- what nats-server's defaults get wrong on thin links; measured at 9600 bit/s and 300 ms one way ------------------------
-PAYLOAD_BYTES_MAX = MESSAGE_BYTES_MAX + 64 * 1024
+PAYLOAD_BYTES_MAX = FRAME_BYTES_MAX
 """A message of ours in its envelope."""
 HANDSHAKE_SECONDS = 45
 """TLS and login of a leaf node take up to 10 s there; the default of 2 s never lets it in."""

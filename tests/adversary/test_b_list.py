@@ -25,6 +25,7 @@ from ledger.errors import LimitExceeded, Malformed, NotAuthentic, OtherRealm, Pe
 from ledger.events import Basis, decode_event, encode_event
 from ledger.exchange import FEEDS_PER_NODE_AND_DISTRICT_MAX
 from ledger.feed import (
+    RUN_ENTRIES_MAX,
     Entry,
     ForkProof,
     Run,
@@ -542,7 +543,7 @@ def test_b10_runs_of_unknown_feeds_and_runs_that_join_nothing_leave_nothing_behi
 
 def test_b10_more_tiny_entries_than_a_run_holds_are_refused_as_they_are_decoded(stage: Stage) -> None:
     entry = Entry(1, 0, bytes(16), 0, 0, bytes(16), b"")
-    run = Run(stage.eken.id, bytes(32), (entry,) * 4097)
+    run = Run(stage.eken.id, bytes(32), (entry,) * (RUN_ENTRIES_MAX + 1))
     with pytest.raises(Malformed):
         decode_message(message(runs=[run]))
 

@@ -10,7 +10,9 @@ from random import Random
 from ledger import Coded, Ledger, Person, PersonRole
 from ledger.ids import NodeId
 from ledger.persons import LICENCE_CODE
-from nodes.peering import LinkSettings, Outgoing, Peering, PeeringSettings
+from nodes.acquaintances import PeeringSettings
+from nodes.lines import LinkSettings, Outgoing
+from nodes.peering import Peering
 
 NOW_MS = 1_795_500_000_000
 OPERATOR = Person(Coded(LICENCE_CODE, "000000"), PersonRole.OPERATOR)
@@ -93,7 +95,7 @@ class Net:
         size = len(out.subject) + len(out.payload) + self.OVERHEAD
         member.sent_bytes += size
         at = float(self.clock.time)
-        bits = member.peering._links[out.link].settings.bits_per_second
+        bits = member.peering.lines._lines[out.link].settings.bits_per_second
         if bits is not None:
             at = max(at, member.free_ms[out.link]) + size * 8000 / bits
             member.free_ms[out.link] = at

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from ledger.errors import LimitExceeded, Malformed, OtherRealm, PeerFault, VersionUnknown
 from ledger.exchange import ImportReport
-from ledger.feed import Entry, Run
+from ledger.feed import RUN_ENTRIES_MAX, Entry, Run
 from ledger.identity import NodeRole
 from ledger.ids import GOVERNANCE
 from nodes import bundle
@@ -285,12 +285,15 @@ def test_a_frame_that_hides_its_size_or_claims_a_large_one_is_refused() -> None:
 
 def test_entries_without_content_do_not_gather_in_memory() -> None:
     dropped = Entry(1, 1, b"d" * 16, 1, 1, b"c" * 16, None, b"s" * 64, b"h" * 32)
-    frame = (3, packed([Run(bytes([n % 256]) * 16, b"p" * 32, (dropped,) * 4096) for n in range(4)]))
+    frame = (
+        3,
+        packed([Run(bytes([n % 256]) * 16, b"p" * 32, (dropped,) * RUN_ENTRIES_MAX) for n in range(4)]),
+    )
     into = MemoryReplica(REALM.realm)
     imported(into, built(HEADER, *[frame] * 12))
     # Compressible rubbish is over the inflation limit, so the file is given up at its first frame.
     assert into.imports <= 1
-    plain = [(3, packed([AUTHORS[n % 3].chain(3000, every=500, size=1)])) for n in range(30)]
+    plain = [(3, packed([AUTHORS[n % 3].chain(1000, every=500, size=1)])) for n in range(30)]
     into = MemoryReplica(REALM.realm)
     into.import_openings([a.signed for a in AUTHORS])
     imported(into, built(HEADER, *plain))

@@ -10,7 +10,8 @@ import pytest
 from benchmarks.world import DISTRICT, OFFICER, PHARMACIST, PHARMACY, PRESCRIBER, SmallRealm, order
 from ledger import Ledger, NodeRole, Supply, Verdict
 from ledger.ids import GOVERNANCE
-from nodes.peering import Outgoing, PeeringSettings
+from nodes.acquaintances import PeeringSettings
+from nodes.lines import Outgoing
 from nodes.requests import Told
 from nodes.wire import Kind
 from tests.nodes.net_for_tests import Net, VirtualClock, in_step
@@ -59,11 +60,11 @@ def test_what_was_written_apart_is_everywhere_soon_after_the_link_comes_up(small
 def test_a_new_entry_is_there_a_moment_later_without_a_round(small: Small) -> None:
     a, b = (small.net.join(name, getattr(small, name)) for name in ("prescriber", "pharmacy"))
     small.net.run(20_000)
-    rounds = a.peering.peers[b.node].rounds + b.peering.peers[a.node].rounds
+    rounds = a.peering.peers.peers[b.node].rounds + b.peering.peers.peers[a.node].rounds
     small.prescribe(1)
     took = small.net.run_until(lambda: in_step(small.prescriber, small.pharmacy, districts=BOTH), 1_000)
     assert took <= 2 * small.net.latency_ms
-    assert a.peering.peers[b.node].rounds + b.peering.peers[a.node].rounds == rounds
+    assert a.peering.peers.peers[b.node].rounds + b.peering.peers.peers[a.node].rounds == rounds
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -112,9 +113,9 @@ def test_two_in_step_spend_at_most_300_bytes_a_round_both_ways(small: Small) -> 
     b = small.net.join("pharmacy", small.pharmacy, settings=quiet)
     small.net.run(20_000)
     before = a.sent_bytes + a.got_bytes
-    rounds = a.peering.peers[b.node].rounds + b.peering.peers[a.node].rounds
+    rounds = a.peering.peers.peers[b.node].rounds + b.peering.peers.peers[a.node].rounds
     small.net.run(100_000)
-    made = a.peering.peers[b.node].rounds + b.peering.peers[a.node].rounds - rounds
+    made = a.peering.peers.peers[b.node].rounds + b.peering.peers.peers[a.node].rounds - rounds
     assert made >= 5
     assert (a.sent_bytes + a.got_bytes - before) / made <= 300
 
@@ -130,7 +131,7 @@ def test_on_a_thin_link_an_urgent_entry_overtakes_a_megabyte_of_lower_lanes(smal
     small.net.latency_ms = 300
     small.net.join("prescriber", small.prescriber, thin_bits=9600)
     member = small.net.join("pharmacy", small.pharmacy, thin_bits=9600)
-    small.net.run_until(lambda: any(p.sending for p in member.peering.peers.values()), 60_000)
+    small.net.run_until(lambda: any(p.sending for p in member.peering.peers), 60_000)
     small.net.run(60_000)
     assert not in_step(small.prescriber, small.pharmacy, districts=BOTH)
     receipt = small.pharmacy.dispense(

@@ -1,0 +1,184 @@
+"""Whom a node knows, who of them is there, and with whom it keeps up rounds of reconciliation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from random import Random
+
+from msgspec import Struct
+
+from ledger import Ledger
+from ledger.clock import pack_stamp
+from ledger.identity import Certified, NodeRole
+from ledger.ids import NodeId
+from nodes.envelope import Postbox
+from nodes.lines import Lines
+from nodes.peer import Peer, Timing
+
+__all__ = ["PEERS_MAX", "Acquaintances", "PeeringSettings"]
+
+PEERS_MAX = 2048
+"""Peers remembered, the latest heard: the agency hears 1,400 pharmacies; some 10 kB each."""
+PARTNERS = 3
+"""Peers of one's own districts with whom rounds are kept up beside those configured: rumour reaches all in a few steps."""
+HUB_PARTNERS = 2
+"""The same, of those that serve every district: the agency and relays."""
+ABSENT_AFTER = 3
+"""Intervals without a sign of life after which a peer is not chosen."""
+ASK_EVERY_MS = 5_000
+"""At most so often the same unknown sender is asked who it is, and the same asker told."""
+STRANGERS_MAX = 1024
+"""Of whom it is remembered that they were asked."""
+CHOICE_MS = 1_000
+"""How long a choice of partners holds before it is looked at again."""
+THIN_SLOWER = 5
+"""On a thin link everything that is done at intervals is done so much more seldom, and waited for so much longer."""
+_SERVE_ALL = (NodeRole.AGENCY, NodeRole.RELAY)
+
+
+class PeeringSettings(Struct, frozen=True, kw_only=True):
+    """How often and with whom."""
+
+    peers: tuple[NodeId, ...] = ()
+    """Reconciled with even if no sign of life comes through."""
+    sign_ms: int = 30_000
+    """Between signs of life."""
+    idle_ms: int = 60_000
+    """Between rounds with a peer that was in step."""
+    give_up_ms: int = 20_000
+    budget_bytes: int = 8 * 1024 * 1024
+    """What is sent to one peer in one round."""
+
+
+class Acquaintances:
+    """The peers of one node."""
+
+    def __init__(self, ledger: Ledger, lines: Lines, settings: PeeringSettings, random: Random) -> None:
+        node = ledger.node
+        self._ledger, self._lines, self._settings, self._random = ledger, lines, settings, random
+        self._me, self._role = node.identity.node, node.identity.role
+        self.postbox = Postbox(node.realm, node.identity, node.keys, node.entropy)
+        self.peers: dict[NodeId, Peer] = {}
+        self._asked: dict[tuple[str, NodeId], int] = {}
+        self._choice: list[Peer] = []
+        self._choice_until_ms = 0
+
+    def __iter__(self) -> Iterator[Peer]:
+        return iter(self.peers.values())
+
+    @property
+    def serves_all(self) -> bool:
+        """This node holds every district."""
+        return self._role in _SERVE_ALL
+
+    # --- who is who --------------------------------------------------------------------------------------------------
+
+    def known(self, node: NodeId) -> Peer | None:
+        """The peer, if its certificates are known: from an introduction, or from a feed that is held."""
+        known = self.peers.get(node)
+        if known is not None:
+            return known
+        certified = self.postbox.knows(node) or self._ledger.exchange.certified(node)
+        return None if certified is None else self.met(certified)
+
+    def met(self, certified: Certified) -> Peer | None:
+        """Remember a node whose certificates were verified; None: it is this one."""
+        if certified.node == self._me:
+            return None
+        self.postbox.know(certified)
+        peer = self.peers.get(certified.node)
+        if peer is None:
+            if len(self.peers) >= PEERS_MAX:
+                self._forget_one()
+            peer = Peer(certified.node, self._ledger.exchange, self.timing(""), self._random, self.stamp)
+            peer.role = certified.role
+            self.peers[certified.node] = peer
+            self.look_again()
+        return peer
+
+    def _forget_one(self) -> None:
+        """Make room: the peer longest unheard of, but none that was configured."""
+        idle = [p for p in self.peers.values() if p.node not in self._settings.peers and not p.busy]
+        if idle:
+            del self.peers[min(idle, key=lambda p: p.heard_ms or 0).node]
+
+    def is_revoked(self, node: NodeId) -> bool:
+        """Whether a node, or whoever admitted it, is revoked as known here."""
+        ledger = self._ledger.node
+        with ledger.lock:
+            view = ledger.reader.governance()
+            certified = self.postbox.knows(node)
+            vouching = (node, None if certified is None else certified.admitted_by)
+            return any(who is not None and view.revocation(who) is not None for who in vouching)
+
+    def may_ask(self, what: str, node: NodeId, now_ms: int) -> bool:
+        """Whether it is long enough since the same was asked or told."""
+        if now_ms - self._asked.get((what, node), -ASK_EVERY_MS) < ASK_EVERY_MS:
+            return False
+        if len(self._asked) >= STRANGERS_MAX:
+            self._asked.clear()
+        self._asked[what, node] = now_ms
+        return True
+
+    # --- timing ------------------------------------------------------------------------------------------------------
+
+    def stamp(self) -> int:
+        """This node's time, as it stands in signs of life."""
+        return pack_stamp(self._ledger.node.now_ms())
+
+    def timing(self, link: str) -> Timing:
+        """What a link asks of rounds over it."""
+        thin = self._lines.is_thin(link)
+        slower = THIN_SLOWER if thin else 1
+        return Timing(
+            thin=thin,
+            idle_ms=self._settings.idle_ms * slower,
+            give_up_ms=self._settings.give_up_ms * slower,
+            budget_bytes=self._settings.budget_bytes,
+        )
+
+    def sign_ms(self, links: Iterable[str]) -> int:
+        """Between signs of life, on the thinnest of these links."""
+        slower = THIN_SLOWER if any(map(self._lines.is_thin, links)) else 1
+        return self._settings.sign_ms * slower
+
+    # --- with whom ---------------------------------------------------------------------------------------------------
+
+    def is_present(self, peer: Peer, now_ms: int) -> bool:
+        """It was heard lately, on a link that is up."""
+        return (
+            peer.heard_ms is not None
+            and now_ms - peer.heard_ms <= ABSENT_AFTER * self.sign_ms([peer.link])
+            and self._lines.is_up(peer.link)
+        )
+
+    def present(self, now_ms: int) -> list[Peer]:
+        """Those who are there."""
+        return [peer for peer in self.peers.values() if self.is_present(peer, now_ms)]
+
+    def look_again(self) -> None:
+        """Somebody came or went: the choice of partners may be another."""
+        self._choice_until_ms = 0
+
+    def chosen(self, now_ms: int) -> list[Peer]:
+        """With whom rounds are kept up: the same until somebody comes or goes."""
+        if now_ms >= self._choice_until_ms:
+            self._choice, self._choice_until_ms = self._choose(now_ms), now_ms + CHOICE_MS
+        return self._choice
+
+    def _choose(self, now_ms: int) -> list[Peer]:
+        configured = [peer for node in self._settings.peers if (peer := self.known(node)) is not None]
+        # By distance of ids, which differs from node to node: not everybody chooses the same.
+        mine = int.from_bytes(self._me, "big")
+        present = sorted(self.present(now_ms), key=lambda p: int.from_bytes(p.node, "big") ^ mine)
+        hubs = [peer for peer in present if peer.role in _SERVE_ALL]
+        # Those that serve all are asked by everybody; of themselves they ask only their like.
+        near = [] if self.serves_all else [peer for peer in present if peer.role not in _SERVE_ALL]
+        return list(dict.fromkeys([*configured, *hubs[:HUB_PARTNERS], *near[:PARTNERS]]))
+
+    def way(self, peer: Peer) -> str | None:
+        """The link to reach a peer by: where it was last heard, else, after a failure, the next that is up."""
+        up = self._lines.names()
+        if not up:
+            return None
+        return peer.link if peer.link in up and not peer.failures else up[peer.failures % len(up)]
