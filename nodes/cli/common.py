@@ -13,6 +13,7 @@ from ledger.ids import DocumentId, Link, NodeId
 from ledger.keystore import Unlock, UnlockFile
 from ledger.persons import LICENCE_CODE, PRESCRIBER_CODE
 from nodes.cli.output import Output
+from nodes.local.opening import connect_or_open
 
 __all__ = [
     "Run",
@@ -28,6 +29,8 @@ __all__ = [
 
 Run = Callable[[argparse.Namespace, Output], "int | None"]
 UNLOCK_VARIABLE = "RXLEDGER_UNLOCK_FILE"
+OWNER_SECONDS = 3.0
+"""How long a command waits for another to end, or for a daemon that starts to listen."""
 
 
 def default_unlock_file() -> Path:
@@ -81,14 +84,17 @@ def unlock_of(options: argparse.Namespace) -> Unlock:
 
 
 def open_ledger(options: argparse.Namespace, *, writable: bool = True) -> Ledger:
-    """Open the node that the command names.
+    """Open the node that the command names; for writing through the process that owns it, if one does.
 
     Raises:
         NotFound: there is no node in that directory.
+        StoreBusy: another process owns it and lets nobody write through it.
     """
     if not (options.node / "store.db").exists():
         raise NotFound(f"no node in {options.node}", advice="make one with `rxledger node enrol`")
-    return Ledger.open(options.node, unlock_of(options), writable=writable)
+    if writable:
+        return connect_or_open(options.node, unlock_of(options), wait_s=OWNER_SECONDS)
+    return Ledger.open(options.node, unlock_of(options), writable=False)
 
 
 _ROLE_OF_NODE = {

@@ -7,10 +7,12 @@ import json
 from itertools import count
 from pathlib import Path
 
+from ledger import Ledger
 from ledger.errors import InvalidInput, NotFound
 from ledger.store import restore_store
+from ledger.store.connection import WriterLock
 from nodes.bundle import decode_frontier, encode_frontier, export_bundle, import_bundle
-from nodes.cli.common import add_command, document_of, open_ledger, person_of
+from nodes.cli.common import add_command, document_of, open_ledger, person_of, unlock_of
 from nodes.cli.output import Output
 from nodes.fhir import ImportedPrescription, read_path
 from nodes.fhir_types import Options
@@ -200,7 +202,14 @@ def _restore(options: argparse.Namespace, output: Output) -> None:
     if target.exists() and not options.replace:
         raise InvalidInput("there is a store already", advice="give --replace to move it aside")
     kept = (options.node / ("replaced" if not n else f"replaced-{n}") for n in count())
-    restore_store(options.file, target, aside=next(directory for directory in kept if not directory.exists()))
-    with open_ledger(options) as ledger:
+    # Never under a process that has the store open: it would go on writing into the file that was moved aside.
+    lock = WriterLock(target.with_name(target.name + ".lock"))
+    try:
+        restore_store(
+            options.file, target, aside=next(directory for directory in kept if not directory.exists())
+        )
+    finally:
+        lock.release()
+    with Ledger.open(options.node, unlock_of(options)) as ledger:
         incarnation = ledger.node.writer.incarnation
     output.result({"incarnation": incarnation}, f"restored; the node goes on in incarnation {incarnation}")

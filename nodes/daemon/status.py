@@ -25,6 +25,7 @@ from nodes.links import LinkState, LinkStatus
 
 __all__ = [
     "LANES",
+    "STATUS_METHOD",
     "PEERS_SHOWN_MAX",
     "LaneCounts",
     "LaneTimes",
@@ -40,6 +41,8 @@ __all__ = [
 
 LANES = (0, 1, 2)
 """Stop and custody; supplies and life-sustaining prescriptions; the rest."""
+STATUS_METHOD = "daemon.status"
+"""Under which name a daemon gives its `NodeStatus` on the owner's socket."""
 PEERS_SHOWN_MAX = 2048
 """Peers in one status: every pharmacy of the country. Those silent longest come first."""
 PEERS_TOLD_MAX = 40

@@ -13,7 +13,7 @@ from pathlib import Path
 from ledger.errors import InvalidInput
 from ledger.store.connection import disk_errors
 
-__all__ = ["Peer", "connected", "listening", "peer_of", "removed"]
+__all__ = ["Peer", "connected", "is_locked", "listening", "peer_of", "removed"]
 
 PATH_BYTES_MAX = 100
 """The system's limit on a socket's path is 108 bytes; longer ones are reached through their open directory."""
@@ -105,3 +105,17 @@ def peer_of(sock: socket.socket) -> Peer:
         told = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, GROUPS_MAX * 4)
         groups.update(struct.unpack(f"{len(told) // 4}I", told))
     return Peer(user, frozenset(groups))
+
+
+def is_locked(path: Path, locks: Path = Path("/proc/locks")) -> bool:
+    """Whether some process holds a lock on a file, as far as the kernel tells; takes none, not even for a moment.
+
+    Trying it by taking it would turn away a daemon that starts just then.
+    """
+    try:
+        where = path.stat()
+        held = locks.read_text()
+    except OSError:
+        return False
+    identity = f"{os.major(where.st_dev):02x}:{os.minor(where.st_dev):02x}:{where.st_ino}"
+    return any(identity in line.split() for line in held.splitlines())

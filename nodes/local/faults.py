@@ -38,7 +38,7 @@ class OutcomeUnknown(RxLedgerError):
     default_advice = "open the node again and repeat with the same command id: it has one effect"
 
     def __init__(self, message: str, *, command: bytes | None = None, advice: str | None = None) -> None:
-        super().__init__(message, advice=advice)
+        super().__init__(f"{message} (command id {command.hex()})" if command else message, advice=advice)
         self.command = command
         """The id to repeat with; None: the call may be repeated as it is."""
 

@@ -24,8 +24,10 @@ COMMANDS = {
     "realm create", "node enrol", "prescribe", "amend", "cancel", "custody request", "custody transfer",
     "custody recover", "custody plan", "custody delegate", "assess", "dispense", "reverse", "correct", "list", "show",
     "anomalies", "resolve", "bundle export", "bundle import", "import-fhir", "verify", "digest", "frontier", "backup",
-    "restore", "demo",
+    "restore", "demo", "daemon", "status",
 }  # fmt: skip
+WITHOUT_NODE = {"realm create", "demo", "daemon"}
+"""These make a node's directory, or are told where it is by a file; servers have none."""
 ORDER = (
     "prescribe", "--patient", PATIENT, "--patient-name", "Tolvan Tolvansson", "--pack", "20991231100001",
     "--product-name", "Metformin", "--pack-quantity", "100", "--dosage", "1 tablett", "--fills", "3",
@@ -56,7 +58,7 @@ def test_every_command_has_help_and_json_and_works_on_a_named_node(
     assert done.value.code == 0
     text = capsys.readouterr().out
     assert "--json" in text
-    assert ("--node DIR" in text) == (command not in {"realm create", "demo"})
+    assert ("--node DIR" in text) == (command not in WITHOUT_NODE and not command.startswith("nats "))
 
 
 @pytest.mark.parametrize("wrong", [[], ["nothing"], ["prescribe"], ["realm"], ["digest", "--node"]])
