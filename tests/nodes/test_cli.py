@@ -26,7 +26,7 @@ COMMANDS = {
     "anomalies", "resolve", "bundle export", "bundle import", "import-fhir", "verify", "digest", "frontier", "backup",
     "restore", "demo", "daemon", "status",
 }  # fmt: skip
-WITHOUT_NODE = {"realm create", "demo", "daemon"}
+WITHOUT_NODE = {"realm create", "demo", "daemon", "nats config", "nats serve"}
 """These make a node's directory, or are told where it is by a file; servers have none."""
 ORDER = (
     "prescribe", "--patient", PATIENT, "--patient-name", "Tolvan Tolvansson", "--pack", "20991231100001",
@@ -58,7 +58,7 @@ def test_every_command_has_help_and_json_and_works_on_a_named_node(
     assert done.value.code == 0
     text = capsys.readouterr().out
     assert "--json" in text
-    assert ("--node DIR" in text) == (command not in WITHOUT_NODE and not command.startswith("nats "))
+    assert ("--node DIR" in text) == (command not in WITHOUT_NODE)
 
 
 @pytest.mark.parametrize("wrong", [[], ["nothing"], ["prescribe"], ["realm"], ["digest", "--node"]])
