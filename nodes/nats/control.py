@@ -33,6 +33,7 @@ from nodes.nats.certificates import client_tls
 from nodes.nats.description import read_description
 from nodes.nats.folders import APPLIED, CONFIG, DESCRIPTION, USERS, read_operator
 from nodes.nats.server import ServerFailed, check_config
+from nodes.nats.subjects import Permissions
 from nodes.nats.topology import ACCOUNT, host_port, users_in
 
 __all__ = ["Applied", "apply_folder", "apply_folders"]
@@ -140,19 +141,27 @@ async def apply_folder(folder: Path, realm: Realm) -> int:
     return len(unwanted)
 
 
-def _applied(folder: Path) -> dict[str, str]:
+def _applied(folder: Path) -> dict[str, Permissions]:
     try:
         return users_in((folder / APPLIED).read_text())
     except FileNotFoundError:
         return {}
 
 
-def _may_stay(connection: _Connection, listed: dict[str, str], before: dict[str, str]) -> bool:
+def _may_stay(
+    connection: _Connection, listed: dict[str, Permissions], before: dict[str, Permissions]
+) -> bool:
     user = connection.authorized_user
     if connection.account != ACCOUNT or not user:
         return True  # The operator, and this server's own connection to the one above.
-    # A leaf node keeps what it was allowed when it came: if that has changed, it has to come again.
-    return user in listed and (not user.startswith(_SERVERS) or listed[user] == before.get(user))
+    if user not in listed:
+        return False
+    if not user.startswith(_SERVERS):
+        return True  # A node's permissions change with the reload.
+    # A leaf node keeps what it was allowed when it came. It comes again if it may hear less or more, or write to
+    # somebody new; that it might still write to the mailbox of who was revoked disturbs nobody.
+    was, now = before.get(user), listed[user]
+    return was is not None and now.subscribe == was.subscribe and set(now.publish) <= set(was.publish)
 
 
 class _Control:
@@ -205,8 +214,11 @@ async def _operating(folder: Path, realm: Realm) -> AsyncIterator[_Control]:
             await client.connect(
                 f"tls://{host_port(server.address, server.port)}", tls=client_tls(realm), signature_cb=login.sign,
                 allow_reconnect=False, error_cb=_heard, name="operator",
+                # Whatever `allow_reconnect` says, a refused connection is tried so many times.
+                max_reconnect_attempts=1, reconnect_time_wait=0,
             )  # fmt: skip
     except (nats.errors.Error, OSError, TimeoutError) as error:
+        await client.close()
         raise ServerFailed(
             f"{folder.name}: it does not answer, or does not know its operator ({type(error).__name__})",
             advice="it applies the folder when it starts; if it runs elsewhere, copy the folder there and apply it there",

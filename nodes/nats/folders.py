@@ -292,7 +292,7 @@ def _described(folder: Path, *, changed: bool) -> Folder:
     return Folder(
         path=folder,
         name=folder.resolve().name,
-        users=len(users_in((folder / USERS).read_text())) - 1,  # But for the operator.
+        users=len(users_in((folder / USERS).read_text())),
         certificate_until_ms=0
         if certificate is None
         else int(certificate.not_valid_after_utc.timestamp()) * 1000,

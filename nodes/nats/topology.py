@@ -55,7 +55,10 @@ SUBSCRIPTIONS_MAX = 32_768
 CONTROL_LINE_BYTES_MAX = 4096
 """Subjects and headers of ours have some 100 bytes; the login, below 1 kB."""
 
-_USER_LINE = re.compile(r'^\s*\{ (?:nkey: (U[A-Z2-7]{55})|user: "([^"]+)")')
+_USER_LINE = re.compile(
+    r'    \{ (?:nkey: (U[A-Z2-7]{55})|user: "([^"]+)"), .*'
+    r"publish: \{ allow: \[(.*)\] \}, subscribe: \{ allow: \[(.*)\] \} \} \}"
+)
 
 
 class Files(Struct, frozen=True):
@@ -199,13 +202,16 @@ def _user(user: User) -> str:
     return f"{{ {name}, permissions: {{ publish: {{ allow: [{publish}] }}, subscribe: {{ allow: [{subscribe}] }} }} }}"
 
 
-def users_in(users_file: str) -> dict[str, str]:
-    """The users of a file written here: name → its whole line. The operator's is among them."""
-    found: dict[str, str] = {}
+def users_in(users_file: str) -> dict[str, Permissions]:
+    """The users of a file written here, without the operator: name → what it may use."""
+    found: dict[str, Permissions] = {}
     for line in users_file.splitlines():
-        named = _USER_LINE.match(line.replace("SYS { users: [ ", ""))
-        if named:
-            found[named[1] or named[2]] = line.strip()
+        if named := _USER_LINE.fullmatch(line):
+            publish, subscribe = (
+                tuple(one.strip('"') for one in subjects.split(", ") if one)
+                for subjects in (named[3], named[4])
+            )
+            found[named[1] or named[2]] = Permissions(publish, subscribe)
     return found
 
 
