@@ -35,7 +35,7 @@ CLOSED_TURNS = 3
 
 
 class Insecure(ConnectionError):
-    """The server does not offer TLS where it was asked for. Nothing was sent."""
+    """One side asks for TLS and the other knows nothing of it. Nothing was sent."""
 
 
 class Overrun(ConnectionError):
@@ -101,9 +101,12 @@ class HardTransport(Transport):
         """Put TLS on top; what came in clear after the first line is forgotten.
 
         Raises:
+            Insecure: the server demands TLS, and nobody has told us whom to trust.
             OSError: (ssl.SSLError among them) the handshake failed; TimeoutError if it took too long.
         """
         assert self._bare is not None
+        if not self._secure:
+            raise Insecure("the server demands TLS; give the link a TLS context")
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(limit=LINE_BYTES_MAX)
         protocol = asyncio.StreamReaderProtocol(reader)
@@ -116,6 +119,8 @@ class HardTransport(Transport):
         )
         if transport is None:
             raise ConnectionResetError("the connection was lost during the handshake")
+        # asyncio does not say so here; without it the reader could not hold back a server that sends too fast.
+        protocol.connection_made(transport)
         self._reader, self._writer = reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
     def write(self, payload: bytes) -> None:
