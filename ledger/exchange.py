@@ -97,6 +97,12 @@ class Exchange:
         with self._node.lock:
             return tuple(sorted((head.sequence, head.link) for head in self._node.store.heads(feed)))
 
+    def written_by(self, feed: FeedId) -> tuple[NodeId, str] | None:
+        """Author and district of a feed; None if it is not held."""
+        with self._node.lock:
+            row = self._node.store.feed(feed)
+        return None if row is None else (row.author, row.district)
+
     def certified(self, node: NodeId) -> Certified | None:
         """The certificates of a node, if a feed of its is held: the newest opening's."""
         with self._node.lock:

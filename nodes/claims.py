@@ -28,7 +28,15 @@ from ledger.events import FILLS_MAX
 from ledger.feed import SignedOpening, feed_id
 from ledger.ids import DocumentId, FeedId
 
-__all__ = ["CLAIM_BYTES_MAX", "ClaimRequest", "answer_claim", "decode_claim", "encode_claim", "grant", "make_claim"]
+__all__ = [
+    "CLAIM_BYTES_MAX",
+    "ClaimRequest",
+    "answer_claim",
+    "decode_claim",
+    "encode_claim",
+    "grant",
+    "make_claim",
+]
 
 CLAIM_BYTES_MAX = 16 * 1024
 """One opening (at most 8 KiB) and a few ids; twice that."""
@@ -135,6 +143,13 @@ def grant(
         NotPermitted: this node does not hold the fills (the message names who does, as known here), or the claimant may
             not hold them.
     """
+    with ledger.node.lock:
+        return _grant(ledger, feed, document, fills, person, command)
+
+
+def _grant(
+    ledger: Ledger, feed: FeedId, document: DocumentId, fills: tuple[int, ...], person: Person, command: bytes
+) -> Receipt:
     claimant, district = ledger.node.reader.author(feed)
     if ledger.node.reader.governance().revocation(claimant.node) is not None:
         raise NotPermitted("the claimant is revoked", reasons=("revoked",))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from msgspec import Struct
@@ -47,6 +47,18 @@ class Link(Protocol):
     def status(self) -> LinkStatus: ...
     def send(self, subject: str, payload: bytes) -> bool:
         """Hand over one message; False if the link is down or behind. Never blocks, never keeps one for later."""
+        ...
+
+    def room(self) -> int:
+        """How many bytes `send` would take now; 0 if down or behind. Into an idle link one larger message fits too."""
+        ...
+
+    def below(self) -> int:
+        """Bytes handed over that may still be overtaken by nothing."""
+        ...
+
+    def listen(self, subjects: Iterable[str]) -> None:
+        """Listen to these subjects and no others, now and after every reconnect."""
         ...
 
     async def run(self) -> None:

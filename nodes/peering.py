@@ -223,11 +223,12 @@ class Peering:
 
     def _take_live(self, link: str, told: Live, now_ms: int) -> None:
         feed, entry = FeedId(told.feed), told.entry
-        row = self.ledger.node.store.feed(feed)
-        if row is None:
+        written_by = self._exchange.written_by(feed)
+        if written_by is None:
             for peer in self.peers.present(now_ms)[:1]:
                 self._soon(peer, now_ms, LIVE_GAP_WITHIN_MS)
             return
+        author, district = written_by
         heads = self._exchange.frontier_of(feed)
         previous = Link(told.previous) if told.previous else heads[-1][1]
         new = False
@@ -239,10 +240,10 @@ class Peering:
         elif entry.sequence > heads[-1][0]:
             if told.previous and entry.lane <= URGENT_LANE:
                 new = self._exchange.import_detached(feed, previous, entry)
-            self._gap(row.author, now_ms)
+            self._gap(author, now_ms)
         if new:
             # Whoever listens only on another of our links hears it too; a second time it is not new.
-            subject, frame = live(self._realm, row.district), encode_live(told)
+            subject, frame = live(self._realm, district), encode_live(told)
             for other in self.lines.names():
                 if other != link:
                     self.lines.post(other, subject, frame, urgent=entry.lane <= URGENT_LANE)

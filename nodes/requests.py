@@ -151,13 +151,14 @@ class Requests:
         return {p.to for p in self._pending.values() if p.claimed is not None or p.loans is not None}
 
     def _came_true(self, pending: _Pending) -> bool:
-        store = self._ledger.node.store
-        if pending.claimed is not None:
-            held = store.by_link(pending.claimed)
-            return held is not None and not held.detached
-        return pending.loans is not None and all(
-            store.entries_of(loan.document, loan.district) for loan in pending.loans
-        )
+        node = self._ledger.node
+        with node.lock:
+            if pending.claimed is not None:
+                held = node.store.by_link(pending.claimed)
+                return held is not None and not held.detached
+            return pending.loans is not None and all(
+                node.store.entries_of(loan.document, loan.district) for loan in pending.loans
+            )
 
     def _outcome(self, pending: _Pending) -> Told:
         if pending.loans is None:
@@ -212,9 +213,8 @@ class Requests:
             self._answered.clear()
 
     def _grant(self, sender: NodeId, ask: ClaimAsk) -> ClaimTold:
-        node = self._ledger.node
-        author, _ = node.reader.author(FeedId(ask.feed))
-        if author.node != sender:
+        written_by = self._ledger.exchange.written_by(FeedId(ask.feed))
+        if written_by is None or written_by[0] != sender:
             raise NotAuthentic("a claim names the feed of another node")
         receipt = grant(
             self._ledger,

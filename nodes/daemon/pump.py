@@ -1,0 +1,220 @@
+"""Carries between links and conversations: bytes in from the event loop, decisions in one worker thread, bytes out again.
+
+The conversations (`nodes.peering`) verify, read and write, which takes milliseconds to seconds, so they run in a thread of
+their own; the loop only moves bytes and keeps the links alive. What comes in waits in a bounded queue: with more, the
+newest is lost, which costs time only. What goes out waits here, urgent ahead of the rest, until its link has room.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import structlog
+from msgspec import Struct
+
+from ledger.writing import Written
+from nodes.lines import Outgoing
+from nodes.links import Link, LinkState, LinkStatus
+from nodes.peering import Peering
+
+__all__ = ["INBOX_BYTES_MAX", "INBOX_MESSAGES_MAX", "Pump"]
+
+INBOX_MESSAGES_MAX = 16_384
+"""Signs of life of ten thousand nodes at once."""
+INBOX_BYTES_MAX = 32 * 1024 * 1024
+"""What may wait to be looked at: four seconds of the quickest import."""
+BATCH = 64
+"""Messages looked at before answers go out: some ten milliseconds."""
+OUTBOX_BYTES_MAX = 16 * 1024 * 1024
+"""What may wait for one link; more is lost, and asked for again."""
+RETRY_SECONDS = 0.01
+"""When a link that was behind is tried again."""
+T = TypeVar("T")
+
+log = structlog.get_logger("rxledger")
+
+
+class _Received(Struct):
+    link: str
+    subject: str
+    payload: bytes
+
+
+class _Outbox:
+    """What waits for one link."""
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+        self.urgent: deque[Outgoing] = deque()
+        self.rest: deque[Outgoing] = deque()
+        self.bytes = 0
+        self.lost = 0
+
+    def put(self, message: Outgoing) -> None:
+        if self.bytes + len(message.payload) > OUTBOX_BYTES_MAX:
+            self.lost += 1
+            return
+        self.bytes += len(message.payload)
+        (self.urgent if message.urgent else self.rest).append(message)
+
+    def flush(self) -> bool:
+        """Hand over what the link takes; False if something is left for later."""
+        link = self.link
+        while queue := self.urgent or self.rest:
+            size = len(queue[0].payload)
+            if link.room() < size and (link.below() or link.status().state is LinkState.DOWN):
+                if link.status().state is LinkState.DOWN:
+                    self.lost += len(self.urgent) + len(self.rest)
+                    self.urgent.clear()
+                    self.rest.clear()
+                    self.bytes = 0
+                    return True
+                return False
+            message = queue.popleft()
+            self.bytes -= size
+            if not link.send(message.subject, message.payload):
+                self.lost += 1
+        return True
+
+
+class Pump:
+    """Runs one `Peering` over its links. Made, run and closed on one event loop."""
+
+    def __init__(self, peering: Peering, *, wall_ms: Callable[[], int]) -> None:
+        self.peering = peering
+        self._loop = asyncio.get_running_loop()
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="peering")
+        self._outboxes: dict[str, _Outbox] = {}
+        self._inbox: deque[_Received] = deque()
+        self._inbox_bytes = 0
+        self._changes: deque[tuple[str, bool]] = deque()
+        self._stirred = asyncio.Event()
+        self._again: asyncio.TimerHandle | None = None
+        self._subjects: tuple[str, ...] = ()
+        self._start_wall_ms, self._start_s = wall_ms(), time.monotonic()
+        self.lost = 0
+        """Messages that came in faster than they could be looked at."""
+        peering.ledger.node.on_written.append(self._written)
+
+    def now_ms(self) -> int:
+        """The wall's time when this was made, and what has passed since: it never steps back."""
+        return self._start_wall_ms + int((time.monotonic() - self._start_s) * 1000)
+
+    # --- from the links -----------------------------------------------------------------------------------------------
+
+    def add(self, link: Link) -> None:
+        """Add a link before it runs; its `on_message` and `on_change` are `message` and `changed` of this pump."""
+        self._outboxes[link.name] = _Outbox(link)
+        self._subjects = self.peering.subjects()
+        link.listen(self._subjects)
+
+    def message(self, link: str, subject: str, payload: bytes) -> None:
+        """A message came in. On the loop."""
+        if len(self._inbox) >= INBOX_MESSAGES_MAX or self._inbox_bytes + len(payload) > INBOX_BYTES_MAX:
+            self.lost += 1
+            return
+        self._inbox.append(_Received(link, subject, payload))
+        self._inbox_bytes += len(payload)
+        self._stirred.set()
+
+    def changed(self, status: LinkStatus) -> None:
+        """A link went up or down. On the loop."""
+        self._changes.append((status.name, status.state is LinkState.UP))
+        self._stirred.set()
+
+    def links(self) -> Sequence[LinkStatus]:
+        """As they stand."""
+        return [box.link.status() for box in self._outboxes.values()]
+
+    def _written(self, _district: str, _written: Written) -> None:
+        """An entry of ours is durable. In any thread."""
+        self.peering.written(_district, _written)
+        self._loop.call_soon_threadsafe(self._stirred.set)
+
+    # --- turns ---------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Until cancelled. Links are run by whoever made them.
+
+        Raises:
+            StoreFull, StoreDamaged: this node's own disk refuses.
+        """
+        try:
+            while True:
+                next_ms = await self._loop.run_in_executor(self._worker, self._peek)
+                wait_s = max(0.0, (next_ms - self.now_ms()) / 1000)
+                if not self._stirred.is_set() and wait_s > 0:
+                    try:
+                        async with asyncio.timeout(wait_s):
+                            await self._stirred.wait()
+                    except TimeoutError:
+                        pass
+                self._stirred.clear()
+                await self._turn()
+        finally:
+            self.peering.ledger.node.on_written.remove(self._written)
+            if self._again is not None:
+                self._again.cancel()
+            self._worker.shutdown(wait=True)
+
+    def _peek(self) -> int:
+        return self.peering.next_ms(self.now_ms())
+
+    async def _turn(self) -> None:
+        batch = [self._inbox.popleft() for _ in range(min(BATCH, len(self._inbox)))]
+        self._inbox_bytes -= sum(len(received.payload) for received in batch)
+        changes, self._changes = self._changes, deque()
+        clear = {
+            name for name, box in self._outboxes.items() if not box.urgent and not box.rest and box.link.room() > 0
+        }
+        out, subjects = await self._loop.run_in_executor(self._worker, self._work, changes, batch, clear)
+        if subjects != self._subjects:
+            self._subjects = subjects
+            for box in self._outboxes.values():
+                box.link.listen(subjects)
+        for message in out:
+            self._outboxes[message.link].put(message)
+        if self._inbox:
+            self._stirred.set()
+        self._flush()
+
+    def _work(
+        self, changes: deque[tuple[str, bool]], batch: list[_Received], clear: set[str]
+    ) -> tuple[list[Outgoing], tuple[str, ...]]:
+        peering, now_ms = self.peering, self.now_ms()
+        for name, up in changes:
+            if up:
+                peering.link_up(name, now_ms)
+            else:
+                peering.link_down(name)
+        for received in batch:
+            peering.received(received.link, received.subject, received.payload, now_ms)
+        return peering.poll(self.now_ms(), clear), peering.subjects()
+
+    def _flush(self) -> None:
+        waiting = False
+        for box in self._outboxes.values():
+            had = bool(box.urgent or box.rest)
+            if not box.flush() or (box.link.room() == 0 and box.link.status().state is LinkState.UP):
+                waiting = True
+            elif had:
+                # There is room again for what goes piece by piece.
+                self._stirred.set()
+        if waiting and self._again is None:
+            self._again = self._loop.call_later(RETRY_SECONDS, self._flush_again)
+
+    def _flush_again(self) -> None:
+        self._again = None
+        self._flush()
+        self._stirred.set()
+
+    async def call(self, function: Callable[[Peering], T]) -> T:
+        """Run something on the conversations, between two turns."""
+        result = await self._loop.run_in_executor(self._worker, lambda: function(self.peering))
+        self._stirred.set()
+        return result
