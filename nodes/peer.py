@@ -44,6 +44,8 @@ IDLE_MS = 60_000
 """Between rounds with a peer that was in step."""
 AGAIN_MS = 20
 """Between rounds that bring something; doubled with each that does not."""
+QUIET_SHARE = 10
+"""Of the time after which a round is given up: so long a silence ends one that the peer began and that we are done with."""
 BACK_OFF_MS = 2_000
 BACK_OFF_MAX_MS = 5 * 60_000
 ROUNDS_PER_MINUTE_MAX = 300
@@ -111,8 +113,8 @@ class Peer:
 
     @property
     def busy(self) -> bool:
-        """A round of ours is under way."""
-        return self._round is not None and self._round.ours
+        """A round is under way, whoever began it: another would break it off."""
+        return self._round is not None
 
     @property
     def in_round(self) -> bool:
@@ -229,19 +231,15 @@ class Peer:
             self.lacks.clear()
             self._next(now_ms + self._jittered(self.timing.idle_ms))
             return True
-        if self._late(current, now_ms):
+        if not current.ours and now_ms - current.moved_ms > self._quiet_ms() and self._is_said(current):
+            self._close(current)  # Should the peer still have something to say, that begins it anew.
+        elif self._late(current, now_ms):
             self._close(current)
             if current.ours:
                 self.failures += 1
                 self.problems.append("no-answer")
                 self.later(now_ms)
-        elif (
-            current.ours
-            and session.peer_done
-            and session.idle()
-            and not self._control
-            and current.window.oldest_ms() is None
-        ):
+        elif current.ours and session.peer_done and self._is_said(current):
             self._close(current)
             self.failures = 0
             # What was sent and is still lacking may have been refused: asked for less and less often.
@@ -249,6 +247,13 @@ class Peer:
             pause = min(self.timing.idle_ms, AGAIN_MS << min(self._restless, 16))
             self._next(now_ms + pause)
         return False
+
+    def _is_said(self, current: _Round) -> bool:
+        """All that there was to say is said, and what was sent has been answered."""
+        return current.session.idle() and not self._control and current.window.oldest_ms() is None
+
+    def _quiet_ms(self) -> int:
+        return self.timing.give_up_ms // QUIET_SHARE
 
     def later(self, now_ms: int) -> None:
         """Begin again after a pause that doubles with each failure, jittered over its whole length."""
@@ -303,5 +308,9 @@ class Peer:
         return Speech(current.name, current.number, message)
 
     def due_ms(self) -> int | None:
-        """When `settle` can next have something to give up; None: nothing is under way."""
-        return None if self._round is None else self._round.moved_ms + self.timing.give_up_ms + 1
+        """When `settle` can next have something to end; None: nothing is under way."""
+        current = self._round
+        if current is None:
+            return None
+        over = not current.ours and self._is_said(current)
+        return current.moved_ms + (self._quiet_ms() if over else self.timing.give_up_ms) + 1
