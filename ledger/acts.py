@@ -79,6 +79,10 @@ class Acts:
             raise InvalidInput(f"a command id has 16 bytes, not {len(command)}")
         return command
 
+    def _before(self, command: bytes | None) -> Receipt | None:
+        """The first result of a command given before: asked before anything that it names is looked up."""
+        return None if command is None else self.node.first_result(self._command(command))
+
     def _ground(self, district: str) -> _Ground:
         return {"governance": self.node.reader.governance().mark, "level": self.level(district)}
 

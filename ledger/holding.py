@@ -81,7 +81,10 @@ class CustodyActs(Acts):
 
     def delegate(self, district: str, to: NodeId, *, person: Person, command: bytes | None = None) -> Receipt:
         """Move everything this node's feed in a district holds, or will be named for, to another node."""
-        return self._district_act(district, CustodyDelegated, person, command, to=self._feed(to, district))
+        with self.node.lock:
+            return self._before(command) or self._district_act(
+                district, CustodyDelegated, person, command, to=self._feed(to, district)
+            )
 
     def end_delegation(
         self, district: str, delegation: Link, *, person: Person, command: bytes | None = None
@@ -93,9 +96,10 @@ class CustodyActs(Acts):
         self, district: str, successor: NodeId, *, person: Person, command: bytes | None = None
     ) -> Receipt:
         """A planned change of computer: this feed's last entry names who follows."""
-        return self._district_act(
-            district, FeedClosed, person, command, successor=self._feed(successor, district)
-        )
+        with self.node.lock:
+            return self._before(command) or self._district_act(
+                district, FeedClosed, person, command, successor=self._feed(successor, district)
+            )
 
     def plan_custody(self, plan: CustodyPlan, *, person: Person) -> list[Receipt]:
         """The nightly run: pass on what falls due, to where it can be dispensed without a network."""

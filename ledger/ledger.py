@@ -292,20 +292,32 @@ class Ledger(CustodyActs):
         Raises:
             NotPermitted: another node registered the supply.
         """
-        self._own_supply(document, supply)
-        return self._write(
-            document, DispensingReversed, person, command, supply=supply, kind=kind, reason=reason
-        )
+        with self.node.lock:
+            if (done := self._before(command)) is not None:
+                return done
+            self._own_supply(document, supply)
+            return self._write(
+                document, DispensingReversed, person, command, supply=supply, kind=kind, reason=reason
+            )
 
     def correct(
         self, document: DocumentId, supply: Link, quantity: int, *, person: Person, reason: str = "",
         command: bytes | None = None,
     ) -> Receipt:  # fmt: skip
         """Correct the quantity deducted by a supply of this node."""
-        self._own_supply(document, supply)
-        return self._write(
-            document, DispensingCorrected, person, command, supply=supply, quantity=quantity, reason=reason
-        )
+        with self.node.lock:
+            if (done := self._before(command)) is not None:
+                return done
+            self._own_supply(document, supply)
+            return self._write(
+                document,
+                DispensingCorrected,
+                person,
+                command,
+                supply=supply,
+                quantity=quantity,
+                reason=reason,
+            )
 
     def link_supply(
         self, document: DocumentId, supply: Link, fill: int, quantity: int, *, person: Person,
@@ -313,6 +325,8 @@ class Ledger(CustodyActs):
     ) -> Receipt:  # fmt: skip
         """Join a supply made without known prescription to the prescription found later."""
         with self.node.lock:
+            if (done := self._before(command)) is not None:
+                return done
             found = self.node.store.by_link(supply)
             if found is None:
                 raise NotFound("that supply is not held here")

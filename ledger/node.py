@@ -21,6 +21,7 @@ from ledger.enrolment import Enrolment
 from ledger.entropy import Entropy, SystemEntropy
 from ledger.errors import InvalidInput, NotPermitted, StoreDamaged
 from ledger.events import Event, encode_own
+from ledger.former import FormerCommands
 from ledger.identity import Certified, NodeKeys, NodeRole, Realm, verify_chain
 from ledger.ids import GOVERNANCE, DocumentId, FeedId, Link, NodeId, tagged_hash
 from ledger.keystore import Keystore, Unlock
@@ -75,9 +76,12 @@ class Node:
             )
         self.on_written: list[Callable[[str, Written], None]] = []
         """Told of each entry of ours with its district, once it is durable: who announces it. Must not raise."""
+        self._unannounced: list[tuple[str, Written]] = []
+        self._nesting = 0
         self._storage_key = storage_key
         self.keyring = self._load_keyring()
         self.reader = Reader(realm, store, self.keyring, storage_key)
+        self.former = FormerCommands(realm.id, self.identity.node, store, self.reader)
         # Own stamps only: a clock kept with every entry would cost a page a commit, and a peer's counts as it comes.
         own = [row.feed for row in store.feeds() if row.author == self.identity.node]
         self.hybrid = HybridClock(max((head.stamp for feed in own for head in store.heads(feed)), default=0))
@@ -241,21 +245,37 @@ class Node:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """One store transaction; what the writer remembered of it is forgotten if it fails."""
+        """One store transaction; what the writer remembered of it is forgotten if it fails.
+
+        What was written in it is announced when the outermost has ended, and so is durable (R1).
+        """
+        before = len(self._unannounced)
+        self._nesting += 1
         try:
             with self.store.transaction():
                 yield
         except BaseException:
             self.writer.forget_feeds()
+            del self._unannounced[before:]
             raise
+        finally:
+            self._nesting -= 1
+        if not self._nesting:
+            durable, self._unannounced = self._unannounced, []
+            for district, written in durable:
+                for told in self.on_written:
+                    told(district, written)
 
     def now_ms(self) -> int:
         """The machine's time."""
         return self.clock.now_ms()
 
     def first_result(self, command: bytes) -> Receipt | None:
-        """The receipt of a command already carried out by this store."""
+        """The receipt of a command already carried out by this node, as far as this store has heard."""
         found = self.store.command(command)
+        if found is None and self.writer.incarnation > 1 and self.store.writable:
+            self.former.learn(self.keyring.digest(), self.writer.feed)
+            found = self.store.command(command)
         return None if found is None else Receipt(command, found[0], found[1], repeated=True)
 
     def write(
@@ -286,6 +306,7 @@ class Node:
             self.store.put_command(event.command, document, written.link)
             if also is not None:
                 also(written)
+            self._unannounced.append((district, written))
         self.reader.note_written(document, written.link, parents)
         log.info(
             "event.written",
@@ -293,8 +314,6 @@ class Node:
             feed=written.feed.hex(),
             sequence=written.entry.sequence,
         )
-        for told in self.on_written:
-            told(district, written)
         return Receipt(event.command, document, written.link)
 
     def new_command(self) -> bytes:

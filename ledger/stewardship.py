@@ -138,12 +138,21 @@ class Stewardship:
                     if self._wrote_or_admitted(revoked, row)
                     for head in node.store.heads(row.feed)
                 ]
-            receipt = self._govern(
-                NodeRevoked, person, command, node=revoked, good=tuple(good), reason=reason
-            )
-            if new_epoch and not receipt.repeated:
-                for district in self._districts_of(revoked):
-                    self.start_epoch(district, person=person)
+            started: list[str] = []
+            try:
+                # All or nothing: repeated after a kill in between, it would return its result with half of it undone.
+                with node.transaction():
+                    receipt = self._govern(
+                        NodeRevoked, person, command, node=revoked, good=tuple(good), reason=reason
+                    )
+                    if new_epoch and not receipt.repeated:
+                        for district in self._districts_of(revoked):
+                            self.start_epoch(district, person=person)
+                            started.append(district)
+            except BaseException:
+                for district in started:
+                    node.keyring.forget_district(district, node.keyring.newest_epoch(district))
+                raise
             return receipt
 
     def start_epoch(self, district: str, *, person: Person, command: bytes | None = None) -> Receipt:

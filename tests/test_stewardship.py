@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.world import DISTRICT, OFFICER, PHARMACIST, PRESCRIBER, SmallRealm, order
 from ledger import Ledger, NodeRole, NotPermitted, Supply
+from ledger.writing import Written
 from nodes.claims import answer_claim, make_claim
 from nodes.inprocess import synchronise
 
@@ -18,9 +19,15 @@ class FailingClock:
 
     def __init__(self) -> None:
         self.ms, self.fails = 1_795_500_000_000, False
+        self.fails_after: int | None = None
+        """So many more times that it is asked."""
 
     def now_ms(self) -> int:
         self.ms += 1
+        if self.fails_after is not None:
+            self.fails_after -= 1
+            if self.fails_after < 0:
+                raise OSError("the machine stopped here")
         if self.fails:
             raise OSError("the machine stopped here")
         return self.ms
@@ -95,6 +102,41 @@ def test_an_epoch_that_could_not_be_announced_is_not_sealed_in(
     realm.agency.close()
     realm.agency = Ledger.open(tmp_path / "realm" / "agency", realm.unlock, clock=clock)
     assert realm.agency.node.keyring.newest_epoch(DISTRICT) == epoch
+
+
+def test_a_revocation_without_its_new_keys_is_not_made(realm: SmallRealm, clock: FailingClock) -> None:
+    """All or nothing, on disk and in memory, wherever it stops: a key that nobody else has seals nothing."""
+    thief = realm.enrol("thief", NodeRole.PHARMACY)
+    target, agency = thief.node.identity.node, realm.agency
+    for stops_after in range(20):
+        clock.fails_after = stops_after
+        try:
+            agency.stewardship.revoke(target, person=OFFICER, reason="stolen", command=bytes(16))
+        except OSError:
+            clock.fails_after = None
+            assert agency.node.keyring.newest_epoch(DISTRICT) == 1
+            assert agency.node.reader.governance().revocation(target) is None
+            continue
+        clock.fails_after = None
+        break
+    assert stops_after >= 2
+    assert agency.node.keyring.newest_epoch(DISTRICT) == agency.node.reader.governance().epoch(DISTRICT) == 2
+    assert agency.node.reader.governance().revocation(target) is not None
+    thief.close()
+
+
+def test_what_is_announced_is_durable(realm: SmallRealm, tmp_path: Path) -> None:
+    """R1: another process sees an entry at the moment it is announced, also one of several in a transaction."""
+    announced: list[bool] = []
+
+    def told(district: str, written: Written) -> None:
+        with Ledger.open(tmp_path / "realm" / "agency", realm.unlock, writable=False) as reader:
+            announced.append(reader.node.store.by_link(written.link) is not None)
+
+    realm.agency.node.on_written.append(told)
+    realm.agency.stewardship.start_epoch(DISTRICT, person=OFFICER)
+    realm.agency.stewardship.revoke(realm.pharmacy.node.identity.node, person=OFFICER, reason="stolen")
+    assert announced == [True] * 3
 
 
 def test_what_a_revoked_authority_admits_afterwards_has_no_authority(realm: SmallRealm) -> None:
