@@ -178,7 +178,8 @@ class World(Realm):
             return
         request = make_claim(ledger, wanted, (number,), district, (self.serial + 1).to_bytes(16, "big"))
         done = self.command(
-            holder, "transfer", lambda led, _: answer_claim(led, request, person=PHARMACIST), fill=1 + fill % FILLS
+            holder, "transfer", lambda led, _: answer_claim(led, request, person=PHARMACIST), fill=number,
+            asked_by=site.removeprefix("old "),
         )  # fmt: skip
         if done is not None and answered:
             self.synchronise(site, holder)

@@ -140,6 +140,8 @@ class Command:
     id: bytes
     call: Callable[[Ledger, bytes], Receipt]
     facts: dict[str, object]
+    asked_by: str = ""
+    """Of an answer to a claim: who claimed. A claimant that was revoked since gets no answer, also not the old one."""
 
 
 class Realm:
@@ -186,11 +188,17 @@ class Realm:
     # --- commands -----------------------------------------------------------------------------------------------
 
     def command(
-        self, site: str, kind: str, call: Callable[[Ledger, bytes], Receipt], **facts: object
+        self,
+        site: str,
+        kind: str,
+        call: Callable[[Ledger, bytes], Receipt],
+        *,
+        asked_by: str = "",
+        **facts: object,
     ) -> Receipt | None:
         """Give a command; None if it is refused. What is acknowledged goes to the model."""
         self.serial += 1
-        command = Command(site, self.serial.to_bytes(16, "big"), call, {"kind": kind, **facts})
+        command = Command(site, self.serial.to_bytes(16, "big"), call, {"kind": kind, **facts}, asked_by)
         receipt = self.carry_out(command)
         if receipt is not None:
             self.commands.append(command)
@@ -225,6 +233,8 @@ class Realm:
         first = self.model.by_command(site.node, command.id)
         known = [link for link in first if link in site.written and site.ledger.node.first_result(command.id)]
         before = site.ledger.inquiry.frontier_digest()
+        if command.asked_by in self.revoked:
+            return
         if not known and command.facts["kind"] == "issue":
             return  # Another incarnation cannot know; it would prescribe again.
         receipt = self.carry_out(command)

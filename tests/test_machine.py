@@ -154,6 +154,14 @@ def finish(world: World) -> None:
     world.model.assert_custody_never_over_dispenses(world.rolled_back)
 
 
+def assert_nothing_in_doubt(world: World) -> None:
+    """R7: nothing was over-supplied, and no custody is contested."""
+    for _, state in world.sites[AGENCY].ledger.inquiry.states():
+        assert state.prescription.balance.over_supply == 0
+        kinds = {a.kind for a in state.prescription.anomalies}
+        assert not kinds & {"double_dispensing", "over_quantity", "custody_breach", "contested_custody"}
+
+
 # --- the machines ------------------------------------------------------------------------------------------------------
 
 
@@ -178,11 +186,7 @@ class HonestMachine(RuleBasedStateMachine):
             shutil.rmtree(self.directory)
 
     def at_the_end(self) -> None:
-        """R7: nothing was over-supplied, and no custody is in doubt."""
-        for _, state in self.world.sites[AGENCY].ledger.inquiry.states():
-            assert state.prescription.balance.over_supply == 0
-            kinds = {a.kind for a in state.prescription.anomalies}
-            assert not kinds & {"double_dispensing", "over_quantity", "custody_breach", "contested_custody"}
+        assert_nothing_in_doubt(self.world)
 
     @invariant()
     def what_was_touched_is_right(self) -> None:
