@@ -27,10 +27,12 @@ __all__ = [
 ]
 
 RUN_ENTRIES = 500
-"""Entries read at once: some 130 kB, one signature check in five hundred."""
-RUN_BYTES = 48 * 1024
-"""Where a run is cut: two of them fit a message of replication. A run that came with one signature at its end can be
+"""Entries read at once at most, and those that share one signature."""
+RUN_BYTES = 56 * 1024
+"""Where a run is cut: one, with its feed's opening, fits a message of replication. A run that came with one signature at its end can be
 cut nowhere else, but no longer one is taken in than `ledger.feed.RUN_BYTES_MAX`."""
+TYPICAL_ENTRY_BYTES = 200
+"""Guides how many entries are read for a run of so many bytes; where they are smaller, runs are shorter."""
 DETACHED_PER_FEED_MAX = 1000
 """Urgent entries ahead of one feed: several days of a pharmacy's supplies; more is a flood."""
 
@@ -87,11 +89,11 @@ def runs_after(
         row = parents.get(head.branch)
         position = max(known.get(head.branch, 0), row.sequence - 1 if row else 0)
         while position < head.sequence and budget_bytes > 0:
-            chunk = store.chain(feed, head.branch, position, RUN_ENTRIES)
-            chunk = _cut(chunk, min(budget_bytes, RUN_BYTES)) or store.chain(
-                feed, head.branch, position, RUN_ENTRIES_MAX
-            )
-            chunk = _cut(chunk, RUN_BYTES)
+            room = min(budget_bytes, RUN_BYTES)
+            count = min(RUN_ENTRIES, room // TYPICAL_ENTRY_BYTES + 1)
+            chunk = _cut(store.chain(feed, head.branch, position, count), room)
+            if not chunk:  # One that came with a single signature at its end.
+                chunk = _cut(store.chain(feed, head.branch, position, RUN_ENTRIES_MAX), RUN_BYTES)
             _check_consecutive(feed, position, chunk)
             yield _run(feed, chunk)
             budget_bytes -= sum(_size(entry) for entry in chunk)
