@@ -73,9 +73,7 @@ class _Held:
     def __init__(self, replica: Replica) -> None:
         self._ours = {district: replica.frontier(district) for district in sorted(replica.districts())}
         self._ahead = [link for district in self._ours for link in replica.detached_links(district)]
-        self._mine = tagged_hash(
-            "spool ours", msgspec.msgpack.encode(self._ours, order="sorted"), *self._ahead
-        )
+        self._mine = tagged_hash("spool ours", _canonical(self._ours), *self._ahead)
 
     def beyond(self, theirs: Mapping[str, Frontier]) -> bool:
         """Whether there is anything to carry to who is known to hold so much."""
@@ -87,8 +85,11 @@ class _Held:
 
     def basis(self, theirs: Mapping[str, Frontier]) -> str:
         """A hash of both: while it is the same, so is the bundle."""
-        known = msgspec.msgpack.encode({d: dict(feeds) for d, feeds in theirs.items()}, order="sorted")
-        return tagged_hash("spool basis", self._mine, known).hex()
+        return tagged_hash("spool basis", self._mine, _canonical(theirs)).hex()
+
+
+def _canonical(frontiers: Mapping[str, Frontier]) -> bytes:
+    return msgspec.msgpack.encode([(d, sorted(feeds.items())) for d, feeds in sorted(frontiers.items())])
 
 
 class Outbox:

@@ -170,7 +170,9 @@ class Pump:
         self._inbox_bytes -= sum(len(received.payload) for received in batch)
         changes, self._changes = self._changes, deque()
         clear = {
-            name for name, box in self._outboxes.items() if not box.urgent and not box.rest and box.link.room() > 0
+            name
+            for name, box in self._outboxes.items()
+            if not box.urgent and not box.rest and box.link.room() > 0
         }
         out, subjects = await self._loop.run_in_executor(self._worker, self._work, changes, batch, clear)
         if subjects != self._subjects:
