@@ -7,7 +7,7 @@ far end's acknowledgement is counted, and its sum bounded by what the path is se
     bound = bytes acknowledged per second of busy time x (shortest round trip + `QUEUE_SECONDS`)
 
 Both come from the kernel (TCP_INFO), which measures them anyway, idle time and our own pauses left out. On a thin link
-the bound is its floor, `QUEUE_BYTES_MIN`; on a fast or far one it grows by itself within a few round trips.
+the bound is its floor, `QUEUE_BYTES_MIN`; on a fast or far one it doubles with every bound's worth acknowledged.
 Small socket buffers (SO_SNDBUF, TCP_NOTSENT_LOWAT) would not do: they bound what is unsent, not what lies in a modem,
 and they would slow fast links for good.
 """
@@ -40,6 +40,8 @@ class Outflow:
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
         self._bound = QUEUE_BYTES_MIN
+        self._proven = 0
+        """Bytes acknowledged at a rate that allows more than the bound, since it was last changed."""
         self._acked, self._busy_us, _ = self._measure()
 
     def unacknowledged(self) -> int:
@@ -56,9 +58,14 @@ class Outflow:
         count = acked - self._acked
         if count >= QUEUE_BYTES_MIN:
             rate = count / max(busy_us - self._busy_us, _TICK_US) * 1_000_000
-            wanted = int(rate * (shortest_us / 1_000_000 + QUEUE_SECONDS))
-            self._bound = min(max(wanted, QUEUE_BYTES_MIN), QUEUE_BYTES_MAX)
+            wanted = max(int(rate * (shortest_us / 1_000_000 + QUEUE_SECONDS)), QUEUE_BYTES_MIN)
             self._acked, self._busy_us = acked, busy_us
+            self._proven += count
+            if wanted < self._bound:
+                self._bound, self._proven = wanted, 0
+            elif self._proven >= self._bound:
+                # Doubled at most, and only after a bound's worth: the first bytes may have met an empty queue half-way.
+                self._bound, self._proven = min(wanted, 2 * self._bound, QUEUE_BYTES_MAX), 0
         return self._bound
 
     def _measure(self) -> tuple[int, int, int]:

@@ -23,11 +23,14 @@ from tests.lab.loops import LoopThread
 from tests.lab.netlab import Netlab, why_not
 from tests.lab.proxy import DOWN, UP, Proxy
 from tests.lab.talker import Talker
+from tests.lab.wan import Wan, Way, why_no_wan
 
-__all__ = ["KINDS", "Lab", "LabServer", "open_lab"]
+__all__ = ["FAR_KINDS", "KINDS", "Lab", "LabServer", "open_lab"]
 
 KINDS: tuple[str, ...] = ("relays",) if why_not() else ("namespaces", "relays")
 """Ways that work here."""
+FAR_KINDS: tuple[str, ...] = ("relays",) if why_not() or why_no_wan() else ("namespaces", "relays")
+"""Ways that can be made long here: that takes /dev/net/tun besides."""
 PORT = 4222
 READY_SECONDS = 20.0
 CONFIG = 'listen: "{host}:{port}"\nserver_name: {name}\n'
@@ -94,26 +97,33 @@ class Lab(Protocol):
         """Slow everything from and to a host."""
         ...
 
+    def shape(self, one: str, other: str, way: Way) -> None:
+        """In a laboratory opened as `far`: what the way between two is like. Relays only delay, slow and hold."""
+        ...
+
 
 class NamespaceLab:
     """Hosts in network namespaces."""
 
     kind = "namespaces"
 
-    def __init__(self, net: Netlab, directory: Path, stack: ExitStack) -> None:
-        self.net, self.hosts = net, net.hosts
+    def __init__(self, net: Netlab, wan: Wan | None, directory: Path, stack: ExitStack) -> None:
+        self.net, self.wan, self.hosts = net, wan, net.hosts
         self._directory, self._stack = directory, stack
         self._slowed: set[str] = set()
 
     def server(self, host: str, more: str = "") -> LabServer:
-        config = CONFIG.format(host=self.net.address(host), port=PORT, name=host) + more
+        config = CONFIG.format(host=self._address(host), port=PORT, name=host) + more
         one = LabServer(self.net.command(host), self._directory / host, config)
         self._stack.callback(one.kill)
         one.start()
         return one
 
     def url(self, source: str, target: str) -> str:
-        return f"nats://{self.net.address(target)}:{PORT}"
+        return f"nats://{self._address(target)}:{PORT}"
+
+    def _address(self, host: str) -> str:
+        return self.net.address(host) if self.wan is None else self.wan.address(host)
 
     def talk(
         self, host: str, servers: Sequence[str], subjects: Sequence[str], settings: LinkSettings
@@ -135,6 +145,10 @@ class NamespaceLab:
     def rate(self, host: str, bits_per_s: int) -> None:
         self.net.rate(host, bits_per_s)
         self._slowed.add(host)
+
+    def shape(self, one: str, other: str, way: Way) -> None:
+        assert self.wan is not None
+        self.wan.shape(one, other, way)
 
 
 class RelayLab:
@@ -198,14 +212,20 @@ class RelayLab:
             if host in pair:
                 self._loop.do(relay.slow, bits_per_s)
 
+    def shape(self, one: str, other: str, way: Way) -> None:
+        for pair, relay in self._relays.items():
+            if set(pair) == {one, other}:
+                self._loop.do(relay.slow, way.bits_per_s, way.delay_s + way.jitter_s / 2)
+                self._loop.do(relay.hold if way.cut else relay.release)
+
 
 @contextmanager
-def open_lab(kind: str, hosts: Sequence[str], directory: Path) -> Iterator[Lab]:
-    """The laboratory of a kind out of `KINDS`, for a block; everything in it is gone after it."""
+def open_lab(kind: str, hosts: Sequence[str], directory: Path, *, far: bool = False) -> Iterator[Lab]:
+    """The laboratory of a kind out of `KINDS` (`FAR_KINDS`), for a block; everything in it is gone after it."""
     with ExitStack() as stack:
         if kind == NamespaceLab.kind:
             net = stack.enter_context(Netlab(hosts))
-            yield NamespaceLab(net, directory, stack)
+            yield NamespaceLab(net, stack.enter_context(Wan(net)) if far else None, directory, stack)
         else:
             yield RelayLab(hosts, directory, stack)
 

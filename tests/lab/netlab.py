@@ -24,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-__all__ = ["Netlab", "NetlabFailed", "why_not"]
+__all__ = ["SEARCH_PATH", "Netlab", "NetlabFailed", "why_not"]
 
 NETWORK = "10.77.0"
 HOSTS_MAX = 200
@@ -35,6 +35,9 @@ BURST_BYTES = 1600
 """What a slowed cable lets through at once: one packet."""
 QUEUE_MS = 20_000
 """What waits before a slowed cable: a modem with too large a queue, as they are."""
+
+SEARCH_PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+"""Where Debian keeps them, whoever calls."""
 
 
 class NetlabFailed(RuntimeError):
@@ -137,7 +140,11 @@ class Netlab:
         It keeps its environment, not its working directory.
         """
         last = ["setpriv", "--pdeathsig", "KILL", *map(str, command)]
-        return [*self._enter(), "ip", "netns", "exec", host, *last]
+        return [*self._enter(), "env", f"PATH={SEARCH_PATH}", "ip", "netns", "exec", host, *last]
+
+    def beside(self, *command: str | Path) -> list[str]:
+        """The command that runs a command beside the hosts, where their names are known; killed when we end."""
+        return [*self._enter(), "setpriv", "--pdeathsig", "KILL", *map(str, command)]
 
     def start(self, host: str, *command: str | Path, **more: Any) -> subprocess.Popen[Any]:
         """Start a process in a host; killed at the end if it still runs."""
@@ -208,8 +215,9 @@ class Netlab:
 
     def _do(self, *command: str) -> str:
         done = subprocess.run(
-            [*self._enter(), *command], capture_output=True, text=True, timeout=SETUP_SECONDS, check=False
-        )
+            [*self._enter(), *command], capture_output=True, text=True, timeout=SETUP_SECONDS, check=False,
+            env={**os.environ, "PATH": SEARCH_PATH},
+        )  # fmt: skip
         if done.returncode:
             raise NetlabFailed(f"{' '.join(command)}: {done.stderr.strip()}")
         return done.stdout

@@ -92,12 +92,19 @@ class Proxy:
         for way in ways or (UP, DOWN):
             self.ways[way].held = True
 
-    def heal(self) -> None:
-        """Let everything pass again, what was held first, and accept connections."""
-        self.refuses = False
+    def release(self) -> None:
+        """End `hold`: what was held comes first."""
         for way in self.ways:
-            way.held, way.delay_s, way.bits_per_s, way.reset_after = False, 0.0, 0.0, None
+            way.held = False
             way.changed.set()
+
+    def heal(self) -> None:
+        """Undo every fault."""
+        self.refuses = False
+        self.slow(0)
+        for way in self.ways:
+            way.reset_after = None
+        self.release()
 
     def slow(self, bits_per_s: float, delay_s: float = 0.0) -> None:
         """Limit both ways."""

@@ -39,6 +39,15 @@ async def until(condition: Callable[[], bool], seconds: float = 10) -> float:
     return time.monotonic() - began
 
 
+def tasks_of_links() -> set[asyncio.Task[Any]]:
+    """All that nats-py or a link has started and not ended."""
+    return {
+        task
+        for task in asyncio.all_tasks()
+        if "/nats/" in getattr(getattr(task.get_coro(), "cr_code", None), "co_filename", "")
+    }
+
+
 class Heard:
     """A link that runs, and what it received."""
 
@@ -66,7 +75,7 @@ class Heard:
 @asynccontextmanager
 async def running(*heard: Heard, wait: bool = True) -> AsyncIterator[None]:
     """Run links, wait until they are up, and see that they leave no task behind."""
-    before = asyncio.all_tasks()
+    before = tasks_of_links()
     tasks = [asyncio.create_task(one.link.run()) for one in heard]
     try:
         if wait:
@@ -77,7 +86,7 @@ async def running(*heard: Heard, wait: bool = True) -> AsyncIterator[None]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        assert asyncio.all_tasks() == before
+        assert tasks_of_links() == before
 
 
 @pytest.fixture

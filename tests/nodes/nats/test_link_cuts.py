@@ -1,6 +1,7 @@
 """A link in a network that is cut, one-sided, flapping or thin: real servers, and where the machine allows, real cables.
 
-Every test runs in each kind of laboratory that works here (its name says which): namespaces, or relays on loopback.
+Tests run in each kind of laboratory that works here (their names say which): namespaces, or relays on loopback. Those
+that take ten seconds run in the best kind only.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import pytest
 
 from nodes.nats.outflow import QUEUE_BYTES_MIN
 from nodes.nats.settings import LinkSettings
-from tests.lab.lab import KINDS, Lab, NamespaceLab, open_lab
+from tests.lab.lab import FAR_KINDS, KINDS, Lab, NamespaceLab, open_lab
 from tests.lab.proxy import WINDOW_BYTES
 from tests.lab.talker import Talker
+from tests.lab.wan import Way
 
 PING_S = 1
 QUICK = LinkSettings(
@@ -32,11 +34,24 @@ DETECTED_S = 3 * PING_S + 0.5
 """Three ping intervals, and half a second of a loaded machine."""
 SPEED_BITS = 9600
 FLOOD_S = 8
+DELAY_S = 0.3
 
 
 @pytest.fixture(params=KINDS)
 def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lab]:
     with open_lab(request.param, ["site", "other", "hub1", "hub2"], tmp_path) as made:
+        yield made
+
+
+@pytest.fixture(params=KINDS[:1])
+def best_lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lab]:
+    with open_lab(request.param, ["site", "other", "hub1"], tmp_path) as made:
+        yield made
+
+
+@pytest.fixture(params=FAR_KINDS[:1])
+def far_lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lab]:
+    with open_lab(request.param, ["site", "other", "hub1"], tmp_path, far=True) as made:
         yield made
 
 
@@ -123,29 +138,63 @@ def test_a_hub_that_crashes_and_comes_back_empty_is_found_again(lab: Lab) -> Non
     other.until(lambda: bool(other.messages), 5)
 
 
-def test_a_flapping_way_wears_nothing_out(lab: Lab) -> None:
-    lab.server("hub1")
-    site, other = (lab.talk(host, ["hub1"], ["x"], QUICK) for host in ("site", "other"))
+def test_a_flapping_way_wears_nothing_out(best_lab: Lab) -> None:
+    best_lab.server("hub1")
+    site, other = (best_lab.talk(host, ["hub1"], ["x"], QUICK) for host in ("site", "other"))
     up(site)
     up(other)
     for turn in range(5):
-        lab.cut("site", "hub1", one_way=turn % 2 == 0)
+        best_lab.cut("site", "hub1", one_way=turn % 2 == 0)
         # Sometimes too short to be noticed, sometimes not.
         until_after(turn % 4)
-        lab.heal()
+        best_lab.heal()
         until_after(turn % 3 / 2)
     up(site)
     assert site.send("x", b"still here")
     other.until(lambda: b"still here" in [payload for _, payload, _ in other.messages], 5)
 
 
-def test_on_a_thin_line_an_urgent_message_waits_for_two_kilobytes(lab: Lab) -> None:
+def test_on_a_thin_line_an_urgent_message_waits_for_two_kilobytes(best_lab: Lab) -> None:
     """With the line kept full for a while, what lies below `send` stays near `QUEUE_BYTES_MIN`."""
-    lab.server("hub1")
-    site, other = (lab.talk(host, ["hub1"], ["urgent"], THIN) for host in ("site", "other"))
+    best_lab.server("hub1")
+    site, other = (best_lab.talk(host, ["hub1"], ["urgent"], THIN) for host in ("site", "other"))
     up(site)
     up(other)
-    lab.rate("site", SPEED_BITS)
+    best_lab.rate("site", SPEED_BITS)
+    keep_full(best_lab, site, other, round_trip_s=0)
+
+
+def test_behind_a_far_modem_with_a_long_queue_too(far_lab: Lab) -> None:
+    """Twenty seconds of queue that is not ours, half-way: nobody's socket options reach it."""
+    far_lab.server("hub1")
+    site, other = (far_lab.talk(host, ["hub1"], ["urgent"], THIN) for host in ("site", "other"))
+    up(site)
+    up(other)
+    far_lab.shape("site", "hub1", Way(bits_per_s=SPEED_BITS, delay_s=DELAY_S))
+    keep_full(far_lab, site, other, round_trip_s=2 * DELAY_S)
+
+
+def test_a_way_that_loses_repeats_and_overtakes_carries_every_message_in_order(far_lab: Lab) -> None:
+    far_lab.server("hub1")
+    site, other = (far_lab.talk(host, ["hub1"], ["x"], THIN) for host in ("site", "other"))
+    way = Way(bits_per_s=SPEED_BITS, delay_s=DELAY_S, jitter_s=0.1, loss=0.05, repeat=0.05)
+    far_lab.shape("site", "hub1", way)
+    print(f"{far_lab.kind}: connected after {up(site, 60):.2f} s over {way}")
+    up(other)
+    sent = [b"%d" % number for number in range(30)]
+    for payload in sent:
+        site.until(lambda payload=payload: site.send("x", payload), 20)
+    other.until(lambda: len(other.messages) == len(sent), 60)
+    assert [payload for _, payload, _ in other.messages] == sent
+    if isinstance(far_lab, NamespaceLab):
+        assert far_lab.wan is not None
+        counts = far_lab.wan.counts()
+        assert counts["lost"] > 0
+        assert counts["repeated"] > 0
+
+
+def keep_full(lab: Lab, site: Talker, other: Talker, *, round_trip_s: float) -> None:
+    """Flood the site's line, then send one message more: what lay below, and how long it took."""
     filled = site.flood("bulk", 480, FLOOD_S)
     began = time.monotonic()
     site.until(lambda: site.send("urgent", bytes(200)), 5)
@@ -157,4 +206,4 @@ def test_on_a_thin_line_an_urgent_message_waits_for_two_kilobytes(lab: Lab) -> N
     hidden = 0 if isinstance(lab, NamespaceLab) else 2 * WINDOW_BYTES
     # Twice the floor is where a bound may stand after what a shaper let through at once.
     assert filled["most_below"] <= 2 * QUEUE_BYTES_MIN
-    assert waited < (2 * QUEUE_BYTES_MIN + hidden) * 8 / SPEED_BITS + 1
+    assert waited < (2 * QUEUE_BYTES_MIN + hidden) * 8 / SPEED_BITS + round_trip_s + 1
