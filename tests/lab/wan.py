@@ -131,7 +131,8 @@ class Router:
 
     def __init__(self, seed: int, hosts: list[str]) -> None:
         self._hosts = hosts
-        self._random = random.Random(seed)
+        # One generator each way: what happens on one does not hang on what is said on another.
+        self._chances = {(one, two): random.Random(f"{seed} {one} {two}") for one in hosts for two in hosts}
         self._devices = {host: open_device(host) for host in hosts}
         self._ways: dict[tuple[str, str], Way] = {}
         self._busy_until: dict[tuple[str, str], float] = {}
@@ -163,22 +164,22 @@ class Router:
                 self._carry(loop, (source, self._hosts[number]), packet)
 
     def _carry(self, loop: asyncio.AbstractEventLoop, pair: tuple[str, str], packet: bytes) -> None:
-        way = self._ways.get(pair, Way())
+        way, chance = self._ways.get(pair, Way()), self._chances[pair]
         now = loop.time()
         begins = max(now, self._busy_until.get(pair, 0.0))
-        if way.cut or self._random.random() < way.loss or (way.bits_per_s and begins - now > QUEUE_S):
+        if way.cut or chance.random() < way.loss or (way.bits_per_s and begins - now > QUEUE_S):
             self.counts["lost"] += 1
             return
         ends = begins
         if way.bits_per_s:
             ends = self._busy_until[pair] = begins + len(packet) * 8 / way.bits_per_s
         copies = 1
-        if self._random.random() < way.repeat:
+        if chance.random() < way.repeat:
             copies = 2
             self.counts["repeated"] += 1
         self.counts["passed"] += 1
         for _ in range(copies):
-            due = ends + way.delay_s + self._random.random() * way.jitter_s
+            due = ends + way.delay_s + chance.random() * way.jitter_s
             loop.call_at(due, self._write, self._devices[pair[1]], packet)
 
     @staticmethod
