@@ -17,8 +17,9 @@ class Metered:
 
     def __init__(self, replica: Replica, budget_bytes: int) -> None:
         self._replica, self._left = replica, budget_bytes
+        self._given = False
         self.withheld = False
-        """Something did not fit."""
+        """Something did not fit, or nothing more would have."""
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._replica, name)
@@ -29,11 +30,22 @@ class Metered:
         return cast("Replica", self)
 
     def runs(self, feed: FeedId, after: Iterable[tuple[int, Link]], budget_bytes: int) -> Iterator[Run]:
-        """Runs, in order, as long as they fit; from the first that does not, none of any feed."""
-        for run in self._replica.runs(feed, after, budget_bytes):
-            if self._left < run_bytes(run):
-                self.withheld = True
+        """Runs, in order, cut to what is left; from the first that does not fit, none of any feed.
+
+        The first is given whatever its size: a run that cannot be cut would otherwise never come.
+        """
+        allowed = min(budget_bytes, self._left)
+        if allowed <= 0:
+            self.withheld = True
+            return
+        for run in self._replica.runs(feed, after, allowed):
+            size = run_bytes(run)
+            if size > self._left and self._given:
                 self._left = 0
+            else:
+                self._left -= size
+                self._given = True
+                yield run
+            if self._left <= 0:
+                self.withheld = True  # Or it was just enough; the next bundle will tell.
                 return
-            self._left -= run_bytes(run)
-            yield run
