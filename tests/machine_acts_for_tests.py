@@ -286,6 +286,31 @@ class World(Realm):
             ), fill=number,
         )  # fmt: skip
 
+    def mark(self, site: str, document: int, number: int) -> None:
+        """Something that moves no fill: the model knows nothing of it, and all nodes must agree on it."""
+        kind = pick(
+            ("not_dispensed", "block_access", "give_consent", "attach_external_id", "resolve"), number
+        )
+
+        def call(ledger: Ledger, which: DocumentId, command: bytes) -> Receipt:
+            given: dict[str, object] = dict[str, dict[str, object]](
+                {
+                    "not_dispensed": {"fill": 1 + number % FILLS, "reason": "slut"},
+                    "block_access": {"purposes": (f"purpose {number % 3}",)},
+                    "give_consent": {"purposes": (f"purpose {number % 3}",)},
+                    "attach_external_id": {"external_id": Coded("urn:example", str(number))},
+                    "resolve": {"anomaly": bytes(16), "decision": "utrett"},
+                }
+            )[kind]
+            anomalies = ledger.show(which).prescription.anomalies
+            if kind == "resolve" and anomalies:
+                given["anomaly"] = pick(anomalies, number).id
+            done = getattr(ledger, kind)(which, person=PHARMACIST, command=command, **given)
+            assert isinstance(done, Receipt)
+            return done
+
+        self._on(site, kind, document, call)
+
     # --- whole districts ---------------------------------------------------------------------------------------
 
     def delegate(self, site: str, to: str) -> None:

@@ -294,13 +294,15 @@ class Realm:
 
     def urgent(self, one: str, other: str, number: int) -> None:
         """One entry travels ahead of its feed."""
-        if not self.model.acts or not self.can_talk(one, other):
+        if not self.can_talk(one, other):
             return
         source, target = (self.sites[name].ledger for name in (one, other))
-        link = pick(list(self.model.acts), number)
-        stored = source.node.store.by_link(link)
-        if stored is None or stored.signature is None:
+        lacking = [link for link in self.model.acts if target.node.store.by_link(link) is None]
+        held = [stored for link in lacking if (stored := source.node.store.by_link(link)) is not None]
+        signed = [stored for stored in held if stored.signature is not None]
+        if not signed:
             return
+        stored = pick(signed, number)
         target.exchange.import_openings([source.exchange.opening(stored.feed)])
         if target.exchange.import_detached(stored.feed, stored.previous, stored.entry()):
             self.count("urgent")
@@ -361,6 +363,11 @@ class Realm:
         assert site.ledger.inquiry.frontier_digest() == held
         self.assert_nothing_lost(site)
         self.count("reopen")
+
+    def settle(self, name: str) -> None:
+        """Snapshots go to disk: from here on an old one could be believed."""
+        while self.sites[name].ledger.inquiry.settle():
+            self.count("settle")
 
     def assert_nothing_lost(self, site: Site) -> None:
         for link in site.written:

@@ -76,6 +76,8 @@ HONEST: dict[str, tuple[int, Act]] = {
     "delegate": (1, _delegate),
     "end delegation": (1, lambda w, r: w.end_delegation(_number(r))),
     "care": (3, _care),
+    "mark": (2, lambda w, r: w.mark(r.choice(PHARMACIES), _number(r), _number(r))),
+    "settle": (1, lambda w, r: w.settle(_site(w, r))),
     "partition": (1, lambda w, r: w.partition(r.randrange(64))),
     "heal": (1, lambda w, r: w.heal()),
     "synchronise": (8, lambda w, r: w.synchronise(_site(w, r), _site(w, r))),
