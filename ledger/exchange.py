@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import msgspec
 import structlog
@@ -112,6 +112,23 @@ class Exchange:
                 self._authors = changes, {row.author: row.feed for row in rows}
             feed = self._authors[1].get(node)
             return None if feed is None else self._node.reader.author(feed)[0]
+
+    def mark(self) -> int:
+        """What is held by now, as a number for `since`."""
+        with self._node.lock:
+            return self._node.store.last_arrival()
+
+    def frontier_at(self, mark: int, district: str) -> dict[FeedId, tuple[tuple[int, Link], ...]]:
+        """The frontier at a mark, without feeds that have forked."""
+        store = self._node.store
+        with self._node.lock:
+            heads = ((row.feed, store.head_at(row.feed, mark)) for row in store.feeds(district))
+            return {feed: ((head.sequence, head.link),) for feed, head in heads if head is not None}
+
+    def since(self, mark: int, districts: Collection[str]) -> list[tuple[int, int, int]]:
+        """Lane, entries and oldest stamp of what was written or came since a mark, in these districts."""
+        with self._node.lock:
+            return self._node.store.lanes_since(mark, districts)
 
     def district_digest(self, district: str) -> bytes:
         """32 bytes that are equal on replicas that hold the same of a district."""

@@ -62,7 +62,9 @@ class Lending:
         with node.lock:
             found = self._inquiry.patient(patient, person=person, purpose=purpose).prescriptions
             districts = {document: node.reader.district(document) for document in found}
-            return [self._loan(document, home) for document, home in sorted(districts.items()) if home is not None]
+            return [
+                self._loan(document, home) for document, home in sorted(districts.items()) if home is not None
+            ]
 
     def borrow(self, loan: Loan) -> None:
         """Keep the keys of a document, once its entries are held.
@@ -75,12 +77,15 @@ class Lending:
         with node.lock:
             held = node.store.entries_of(loan.document, loan.district)
             if not held:
-                raise NotFound("no entry of that prescription is held yet", advice="replicate its district first")
+                raise NotFound(
+                    "no entry of that prescription is held yet", advice="replicate its district first"
+                )
             fitting = {
                 entry.epoch
                 for entry in held
                 if entry.epoch in loan.keys
-                and entry_key(loan.keys[entry.epoch], entry.feed, entry.sequence).commitment == entry.commitment
+                and entry_key(loan.keys[entry.epoch], entry.feed, entry.sequence).commitment
+                == entry.commitment
             }
             if not fitting:
                 raise NotAuthentic("the keys lent do not fit the entries of the prescription")
@@ -99,4 +104,3 @@ class Lending:
             except Unreadable:
                 continue  # An epoch that this node missed: the borrower learns of it from the unread entries.
         return Loan(document, district, keys)
-

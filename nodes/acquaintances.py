@@ -55,7 +55,7 @@ class Acquaintances:
 
     def __init__(self, ledger: Ledger, lines: Lines, settings: PeeringSettings, random: Random) -> None:
         node = ledger.node
-        self._ledger, self._lines, self._settings, self._random = ledger, lines, settings, random
+        self._ledger, self._lines, self.settings, self._random = ledger, lines, settings, random
         self._me, self._role = node.identity.node, node.identity.role
         self.postbox = Postbox(node.realm, node.identity, node.keys, node.entropy)
         self.peers: dict[NodeId, Peer] = {}
@@ -98,7 +98,7 @@ class Acquaintances:
 
     def _forget_one(self) -> None:
         """Make room: the peer longest unheard of, but none that was configured."""
-        idle = [p for p in self.peers.values() if p.node not in self._settings.peers and not p.busy]
+        idle = [p for p in self.peers.values() if p.node not in self.settings.peers and not p.busy]
         if idle:
             del self.peers[min(idle, key=lambda p: p.heard_ms or 0).node]
 
@@ -132,15 +132,15 @@ class Acquaintances:
         slower = THIN_SLOWER if thin else 1
         return Timing(
             thin=thin,
-            idle_ms=self._settings.idle_ms * slower,
-            give_up_ms=self._settings.give_up_ms * slower,
-            budget_bytes=self._settings.budget_bytes,
+            idle_ms=self.settings.idle_ms * slower,
+            give_up_ms=self.settings.give_up_ms * slower,
+            budget_bytes=self.settings.budget_bytes,
         )
 
     def sign_ms(self, links: Iterable[str]) -> int:
         """Between signs of life, on the thinnest of these links."""
         slower = THIN_SLOWER if any(map(self._lines.is_thin, links)) else 1
-        return self._settings.sign_ms * slower
+        return self.settings.sign_ms * slower
 
     # --- with whom ---------------------------------------------------------------------------------------------------
 
@@ -167,7 +167,7 @@ class Acquaintances:
         return self._choice
 
     def _choose(self, now_ms: int) -> list[Peer]:
-        configured = [peer for node in self._settings.peers if (peer := self.known(node)) is not None]
+        configured = [peer for node in self.settings.peers if (peer := self.known(node)) is not None]
         # By distance of ids, which differs from node to node: not everybody chooses the same.
         mine = int.from_bytes(self._me, "big")
         present = sorted(self.present(now_ms), key=lambda p: int.from_bytes(p.node, "big") ^ mine)

@@ -18,6 +18,7 @@ from ledger.identity import NodeRole
 from ledger.ids import NodeId
 from nodes.flow import WINDOW_BYTES_MIN, Window
 from nodes.messages import (
+    CREDIT_BYTES_MAX,
     Ack,
     Detached,
     Digest,
@@ -62,14 +63,19 @@ class Timing(Struct, frozen=True, kw_only=True):
     idle_ms: int = IDLE_MS
     give_up_ms: int = 20_000
     budget_bytes: int = BUDGET_BYTES
+    credit_bytes: int = CREDIT_BYTES_MAX
+    """What we let it send in a round."""
     window_bytes: int | None = None
 
 
 class _Round:
     """One round with the peer."""
 
-    def __init__(self, name: bytes, session: Session, window: Window, *, ours: bool, now_ms: int) -> None:
+    def __init__(
+        self, name: bytes, session: Session, window: Window, mark: int, *, ours: bool, now_ms: int
+    ) -> None:
         self.name, self.session, self.window, self.ours = name, session, window, ours
+        self.mark = mark
         self.moved_ms = now_ms
         """When something last came in or, for want of an answer, went out."""
         self.number = 0
@@ -89,6 +95,8 @@ class Peer:
         self.heard_ms: int | None = None
         self.in_step_ms: int | None = None
         """When the digests were last equal."""
+        self.budget_bytes: int | None = None
+        """What may be sent to it in a round, if that is less than at other times."""
         self.stamp = 0
         """Its clock when it was last in step."""
         self.districts: frozenset[str] = frozenset()
@@ -99,8 +107,8 @@ class Peer:
         self.problems: deque[str] = deque(maxlen=PROBLEMS_MAX)
         self.entries_in = self.entries_out = self.bytes_in = self.bytes_out = 0
         self.rounds = 0
-        self.lacks: dict[bytes, int] = {}
-        """Feed → highest sequence that it said it holds, of what it lacked when last asked."""
+        self.mark: int | None = None
+        """What we held (`ledger.exchange.Exchange.mark`) when it last held the same; None: never yet."""
         self._round: _Round | None = None
         self._control: deque[Speech] = deque()
         self._restless = 0
@@ -108,6 +116,14 @@ class Peer:
         self._window_size = WINDOW_BYTES_MIN
         self._allowed, self._allowed_ms = float(MESSAGES_PER_SECOND_MAX), 0
         self._begun: deque[int] = deque(maxlen=ROUNDS_PER_MINUTE_MAX)
+
+    def moved(self) -> tuple[int, int]:
+        """Entries that came from it and were new, and entries sent to it, the round under way included."""
+        session = None if self._round is None else self._round.session
+        return (
+            self.entries_in + (0 if session is None else session.received),
+            self.entries_out + (0 if session is None else session.sent),
+        )
 
     # --- rounds ----------------------------------------------------------------------------------------------------
 
@@ -138,6 +154,7 @@ class Peer:
         session = Session(
             self._replica,
             budget_bytes=self.timing.budget_bytes,
+            credit_bytes=self.timing.credit_bytes,
             turn=self.rounds,
             urgent_ahead=self.timing.thin,
             common=self.districts,
@@ -146,7 +163,7 @@ class Peer:
         ceiling = WINDOW_BYTES_MIN if self.timing.thin else self.timing.window_bytes
         window = Window() if ceiling is None else Window(ceiling)
         window.size = max(WINDOW_BYTES_MIN, min(self._window_size, window.ceiling))
-        self._round = _Round(name, session, window, ours=ours, now_ms=now_ms)
+        self._round = _Round(name, session, window, self._replica.mark(), ours=ours, now_ms=now_ms)
         return self._round
 
     def _close(self, round_: _Round) -> None:
@@ -188,8 +205,6 @@ class Peer:
         if current is None:
             return None
         current.moved_ms = now_ms
-        if isinstance(message, Frontier):
-            self._note_lacks(message)
         self._say(current, current.session.take_message(message))
         if speech.number:
             self.say(Ack(speech.number), speech.round)
@@ -212,12 +227,6 @@ class Peer:
     def _late(self, current: _Round, now_ms: int) -> bool:
         return now_ms - current.moved_ms > self.timing.give_up_ms
 
-    def _note_lacks(self, told: Frontier) -> None:
-        if len(self.lacks) > 10_000:
-            self.lacks.clear()
-        for feeds in told.districts.values():
-            self.lacks.update({feed: max((s for s, _ in heads), default=0) for feed, heads in feeds.items()})
-
     def settle(self, now_ms: int) -> bool:
         """End the round if it is over or given up; True if the peer has just been found in step."""
         current = self._round
@@ -228,7 +237,7 @@ class Peer:
             self._close(current)
             self.failures = self._restless = 0
             self.in_step_ms, self.stamp = now_ms, max(self.stamp, session.peer_stamp)
-            self.lacks.clear()
+            self.mark = current.mark
             self._next(now_ms + self._jittered(self.timing.idle_ms))
             return True
         if not current.ours and now_ms - current.moved_ms > self._quiet_ms() and self._is_said(current):

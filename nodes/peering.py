@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Container, Iterable
 from random import Random
 
+import msgspec
+
 from ledger import Ledger, Person
 from ledger.errors import NotAuthentic, PeerFault
 from ledger.exchange import URGENT_LANE
@@ -281,6 +283,19 @@ class Peering:
             if differs and not peer.busy and (peer.next_ms is None or peer.next_ms > now_ms + 2_000):
                 self._soon(peer, now_ms, 2_000)
 
+    # --- on request ----
+
+    def converse(self, node: NodeId, now_ms: int, budget_bytes: int | None) -> None:
+        """Begin a round with a node soon, with so many bytes to be sent in it; None: no more than at other times."""
+        peer = self.peers.known(node)
+        if peer is None:
+            for link in self.lines.names():
+                self._ask_who(link, node, now_ms)
+            return
+        peer.budget_bytes = budget_bytes
+        if budget_bytes is not None:
+            self._soon(peer, now_ms)
+
     # --- going out ---------------------------------------------------------------------------------------------------
 
     def written(self, district: str, written: Written) -> None:
@@ -387,6 +402,11 @@ class Peering:
             if self.peers.is_revoked(peer.node):
                 continue
             peer.timing = self.peers.timing(way)
+            if peer.budget_bytes is not None:
+                budget = min(peer.budget_bytes, peer.timing.budget_bytes)
+                peer.timing = msgspec.structs.replace(
+                    peer.timing, budget_bytes=budget, credit_bytes=peer.budget_bytes
+                )
             peer.begin(self.ledger.node.entropy.bytes(8), now_ms)
             self._stirred[peer.node] = peer
             under_way += 1

@@ -70,7 +70,7 @@ class Requests:
 
     def claim(
         self,
-        holder: NodeId,
+        holder: NodeId | None,
         document: DocumentId,
         fills: tuple[int, ...],
         *,
@@ -79,20 +79,25 @@ class Requests:
         deadline_ms: int,
         done: Callable[[Told], None],
     ) -> None:
-        """Ask the holder for fills of a prescription in a district of this node.
+        """Ask for fills of a prescription in a district of this node: the node named, or who holds them as known here.
 
         Raises:
             LimitExceeded: too many requests are waited for.
-            NotFound: the prescription is not held here.
+            NotFound: the prescription is not held here, or nobody is known to hold the fills.
         """
         node = self._ledger.node
+        asked = holder or NodeId(self.holder_of(document, fills))
         with node.lock:
             district = node.reader.district(document)
             if district is None:
                 raise NotFound("no such prescription is held here", advice="fetch it first")
             feed = node.own_feed(district)
+        if not asked:
+            raise NotFound(
+                "nobody is known to hold these fills", advice="see `rxledger show`, or name a node"
+            )
         self._add(
-            command, _Pending(holder, ClaimAsk(command, document, feed, fills), done, deadline_ms, now_ms)
+            command, _Pending(asked, ClaimAsk(command, document, feed, fills), done, deadline_ms, now_ms)
         )
 
     def fetch(
@@ -202,7 +207,8 @@ class Requests:
         except RxLedgerError as error:
             if isinstance(ask, FetchAsk):
                 return FetchTold(ask.request, code=error.code)
-            return ClaimTold(ask.command, code=error.code, holder=self._holder(ask))
+            holder = self.holder_of(DocumentId(ask.document), ask.fills)
+            return ClaimTold(ask.command, code=error.code, holder=holder)
 
     def _count(self, sender: NodeId, now_ms: int) -> None:
         recent = [at for at in self._answered.get(sender, []) if at > now_ms - 60_000]
@@ -226,15 +232,15 @@ class Requests:
         )
         return ClaimTold(ask.command, receipt.link)
 
-    def _holder(self, ask: ClaimAsk) -> bytes:
-        """The one other node that holds all the fills asked for, as known here."""
+    def holder_of(self, document: DocumentId, numbers: tuple[int, ...]) -> bytes:
+        """The one other node that holds all these fills, as known here; empty if there is none."""
         try:
-            fills = self._ledger.show(DocumentId(ask.document)).prescription.fills
+            fills = self._ledger.show(document).prescription.fills
         except RxLedgerError:
             return b""
         node, holders = self._ledger.node, set[NodeId]()
         for fill in fills:
-            if fill.number in ask.fills and fill.holder:
+            if fill.number in numbers and fill.holder:
                 try:
                     holders.add(node.reader.author(FeedId(fill.holder))[0].node)
                 except NotAuthentic:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from types import NoneType
 from typing import Any
 
@@ -167,6 +167,36 @@ class Entries(Documents):
         with self._reading():
             rows = self._c.all(f"{JOINED} WHERE e.arrival>? ORDER BY e.arrival LIMIT ?", (after, limit))
             return [self.joined(row) for row in rows]
+
+    def last_arrival(self) -> int:
+        """The number of the newest arrival; 0 if nothing is held."""
+        row = self._c.one("SELECT max(arrival) FROM entry")
+        return 0 if row is None or row[0] is None else int(row[0])
+
+    def head_at(self, feed: FeedId, arrival: int) -> Head | None:
+        """Where an unforked feed ended when an arrival number was the newest; None: it was empty, or is forked."""
+        number = self._number(feed)
+        if number is None or len(self._ends(number)) > 1:
+            return None
+        row = self._c.one(
+            "SELECT sequence, link, stamp FROM entry WHERE feed=? AND branch=0 AND arrival<=? "
+            "ORDER BY sequence DESC LIMIT 1", (number, arrival),
+        )  # fmt: skip
+        return None if row is None else Head(0, row[0], Link(row[1]), row[2])
+
+    def lanes_since(self, after: int, districts: Collection[str]) -> list[tuple[int, int, int]]:
+        """Lane, entries, lowest stamp, of what came after an arrival number into feeds of these districts; ascending."""
+        found: dict[int, tuple[int, int]] = {}
+        with self._reading():
+            rows = self._c.all(
+                "SELECT feed, lane, count(*), min(stamp) FROM entry WHERE arrival>? GROUP BY feed, lane",
+                (after,),
+            )
+            for number, lane, count, stamp in rows:
+                if self._row(number).district in districts:
+                    before, lowest = found.get(lane, (0, stamp))
+                    found[lane] = (before + count, min(lowest, stamp))
+        return [(lane, count, stamp) for lane, (count, stamp) in sorted(found.items())]
 
     def chain(self, feed: FeedId, branch: int, after: int, limit: int) -> list[StoredEntry]:
         """Up to `limit` entries of one branch's own rows after a sequence, in order."""

@@ -11,7 +11,7 @@ Guarantees that every implementation gives (one acceptance suite tests them all)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
@@ -195,6 +195,18 @@ class Store(Protocol):
 
     def urgent_after(self, feed: FeedId, sequence: int, lane: int, limit: int) -> list[StoredEntry]:
         """Signed entries of an unforked feed after a sequence, up to a lane, the most urgent first."""
+        ...
+
+    def last_arrival(self) -> int:
+        """The number of the newest arrival; 0 if nothing is held."""
+        ...
+
+    def head_at(self, feed: FeedId, arrival: int) -> Head | None:
+        """Where an unforked feed ended when an arrival number was the newest; None: it was empty, or is forked."""
+        ...
+
+    def lanes_since(self, after: int, districts: Collection[str]) -> list[tuple[int, int, int]]:
+        """Lane, entries, lowest stamp, of what came after an arrival number into feeds of these districts; ascending."""
         ...
 
     def runs_after(
