@@ -2,7 +2,7 @@
 
 It promises nothing about messages (`nodes.links.Link`) and this about itself:
 
-- It is *down* within three ping intervals of a silent cut, at once after a refused or broken connection, and then tries
+- It is *down* when nothing came for three ping intervals or nothing was acknowledged for as long, at once after a refused or broken connection, and then tries
   its servers in turn, for ever, with exponential back-off and full jitter: 1,400 nodes do not return at once.
 - Nothing given to `send` is kept for later: while down it is refused, and a new connection starts with nothing.
 - At most `Outflow`'s bound, or one message larger than that, lies below `send`: urgent ones wait for no more.
@@ -120,7 +120,7 @@ class NatsLink:
     # --- the port ---------------------------------------------------------------------------------------------------
 
     def status(self) -> LinkStatus:
-        """As things stand. `LinkState.UP` is a connection whose pings were answered until two intervals ago."""
+        """As things stand. `LinkState.UP` is a connection on which something came within three ping intervals."""
         sent, received = self._sent_bytes, self._received_bytes
         if self._transport is not None:
             sent, received = sent + self._transport.sent_bytes, received + self._transport.received_bytes
@@ -243,7 +243,7 @@ class NatsLink:
 
     async def _stay(self, server: Server, client: Client) -> str:
         """The handshake, the subscriptions, and then as long as it lasts."""
-        lost = False
+        lost = standing = False
 
         async def on_closed() -> None:
             nonlocal lost
@@ -251,21 +251,38 @@ class NatsLink:
             self._wake.set()
 
         async def on_more_servers() -> None:
-            # Only those we were given are used, so a hub cannot send us elsewhere; and its list must not grow in our memory.
+            # Only those we were given are used: a hub cannot send us elsewhere, nor fill our memory with its list.
             client.set_server_pool([f"nats://{server}"])
+
+        async def stand() -> None:
+            nonlocal standing
+            try:
+                await client.flush(self._settings.handshake_timeout_s)
+                standing = True
+            except errors.Error:
+                return
+            finally:
+                self._wake.set()
 
         await self._handshake(server, client, on_closed, on_more_servers)
         subscribed: dict[str, Subscription] = {}
-        while not lost:
-            self._wake.clear()
-            await self._subscribe(client, subscribed)
-            if self._client is None and client.is_connected:
-                self._client = client
-                self._times_up += 1
-                self._up_at_s = asyncio.get_running_loop().time()
-                self._become(LinkState.UP, server=str(server))
-            await self._wake.wait()
-        return reason_of(client.last_error)
+        await self._subscribe(client, subscribed)
+        # Up is when the server has our subscriptions. A flush that times out spoils nats-py's client (its late answer
+        # ends the reading); here the client is dropped with it.
+        answer = asyncio.create_task(stand())
+        try:
+            while not lost and (standing or not answer.done()):
+                self._wake.clear()
+                await self._subscribe(client, subscribed)
+                if standing and self._client is None and client.is_connected:
+                    self._client = client
+                    self._times_up += 1
+                    self._up_at_s = asyncio.get_running_loop().time()
+                    self._become(LinkState.UP, server=str(server))
+                await self._wake.wait()
+        finally:
+            answer.cancel()
+        return reason_of(client.last_error if lost else TimeoutError())
 
     async def _handshake(
         self,
@@ -318,7 +335,7 @@ class NatsLink:
     # --- called by nats-py ------------------------------------------------------------------------------------------
 
     async def _receive(self, message: Msg) -> None:
-        if len(message.data) > PAYLOAD_BYTES_MAX:
+        if len(message.data) > PAYLOAD_BYTES_MAX or not _is_subject(message.subject):
             self._refused += 1
             return
         try:
@@ -358,9 +375,15 @@ class NatsLink:
 
 
 def _client_over(transport: HardTransport) -> Client:
-    """A client that speaks over our transport. The two private names of nats-py that we use; tests pin them."""
+    """A client that speaks over our transport. The private names of nats-py that we use; tests pin what they do."""
     client = Client()
     client._transport = transport
+
+    def alive() -> None:
+        # On a thin link the answer to a ping waits behind all that the server has for us; it is no less alive for that.
+        client._pings_outstanding = 0
+
+    transport.alive = alive
     parser = client._ps
     transport.kept = lambda: (len(parser.buf), parser.state == AWAITING_MSG_PAYLOAD)
     return client
@@ -376,7 +399,10 @@ def _at_once(publishing: Coroutine[Any, Any, None]) -> None:
     raise LedgerBug("nats-py waits where it never did: is its version the pinned one?")
 
 
+def _is_subject(text: str, *, wildcards: bool = False) -> bool:
+    return len(text) <= SUBJECT_BYTES_MAX and bool((_PATTERN if wildcards else _SUBJECT).fullmatch(text))
+
+
 def _check_subject(subject: str, *, wildcards: bool) -> None:
-    pattern = _PATTERN if wildcards else _SUBJECT
-    if len(subject) > SUBJECT_BYTES_MAX or not pattern.fullmatch(subject):
+    if not _is_subject(subject, wildcards=wildcards):
         raise InvalidInput("malformed subject", advice="make subjects with nodes.nats.subjects")

@@ -30,6 +30,8 @@ INCOMING_BYTES_MAX = 2 * 1024 * 1024
 """An unfinished message that a server makes us keep: twice the largest that servers take by default."""
 OUTGOING_BYTES_MAX = 4 * 1024 * 1024
 """Beyond what `Outflow` lets in there are only answers to pings: more of them means a server that asks but never reads."""
+NEXT_ADDRESS_SECONDS = 1.0
+"""A name may stand for several addresses, and the first may lead nowhere; a round trip on a slow link is below this."""
 CLOSED_TURNS = 3
 """Turns of the event loop until an aborted socket is closed: one for TCP, one more for TLS, one to be sure."""
 
@@ -56,6 +58,8 @@ class HardTransport(Transport):
         self.outflow: Outflow | None = None
         self.kept: Callable[[], tuple[int, bool]] = lambda: (0, False)
         """Bytes that the client keeps of what it read and could not use yet; whether they are of a message."""
+        self.alive: Callable[[], None] = lambda: None
+        """Called when anything is read."""
         self.sent_bytes = 0
         """Given to the connection, above TLS."""
         self.received_bytes = 0
@@ -68,7 +72,9 @@ class HardTransport(Transport):
             OSError: refused, unreachable, no such name; TimeoutError if there was no answer in time.
         """
         async with asyncio.timeout(seconds):
-            reader, writer = await asyncio.open_connection(host, port, limit=LINE_BYTES_MAX)
+            reader, writer = await asyncio.open_connection(
+                host, port, limit=LINE_BYTES_MAX, happy_eyeballs_delay=NEXT_ADDRESS_SECONDS
+            )
         self._reader, self._bare, self._writer = reader, writer, writer
         self._socket = writer.get_extra_info("socket")
         assert self._socket is not None
@@ -157,6 +163,8 @@ class HardTransport(Transport):
             raise Overrun(f"the server sends a {'message' if of_message else 'line'} without an end")
         data = await self._reader.read(buffer_size)
         self.received_bytes += len(data)
+        if data:
+            self.alive()
         return data
 
     async def readline(self) -> bytes:

@@ -25,6 +25,8 @@ __all__ = ["Faults", "HostileHub", "Rudeness", "in_thread"]
 MESSAGE_BYTES_MAX = 1024 * 1024
 LATE_MAX = 64
 """Messages that wait to be overtaken, at most."""
+HANDSHAKE_PINGS = 2
+"""One with CONNECT, one when a client has subscribed."""
 PINGS = 200_000
 """Questions of a hub that never reads the answers."""
 
@@ -36,7 +38,7 @@ class Rudeness(enum.StrEnum):
     SILENT = "accepts, and says nothing"
     NOT_NATS = "says something else"
     LONG_LINE = "a first line without an end"
-    NO_PONG = "never answers a ping"
+    NO_PONG = "stops answering pings"
     DENIES = "authorization violation"
     ENDLESS = "a message of 8 GB"
     ENDLESS_LINE = "a line without an end"
@@ -139,7 +141,7 @@ class HostileHub:
             writer.transport.abort()
 
     async def _converse(self, client: _Client, reader: asyncio.StreamReader) -> None:
-        greeted = False
+        greeted, pings = False, 0
         while line := await reader.readline():
             word, _, rest = line.strip().partition(b" ")
             match word.upper():
@@ -147,7 +149,8 @@ class HostileHub:
                     if self.rudeness is Rudeness.DENIES:
                         client.writer.write(b"-ERR 'Authorization Violation'\r\n")
                         return
-                    if not greeted or self.rudeness is not Rudeness.NO_PONG:
+                    pings += 1
+                    if pings <= HANDSHAKE_PINGS or self.rudeness is not Rudeness.NO_PONG:
                         client.writer.write(b"PONG\r\n")
                 case b"SUB":
                     subject, *_, number = rest.split()

@@ -223,6 +223,24 @@ def test_a_connection_broken_off_within_a_message_delivers_no_part_of_it(tmp_pat
         asyncio.run(main(server))
 
 
+def test_a_line_full_of_messages_for_us_is_not_taken_for_a_dead_one(tmp_path: Path) -> None:
+    """The answers to our pings wait behind them: here for five intervals."""
+
+    async def main(server: LocalServer) -> None:
+        async with relayed(server) as proxy:
+            one = Heard("one", [f"nats://{proxy.address}"], subjects=["x"])
+            two = Heard("two", server.urls)
+            async with running(one, two):
+                proxy.ways[DOWN].bits_per_s = 48_000
+                for number in range(30):
+                    await until(lambda n=number: two.link.send("x", bytes([n]) * 1000))
+                await until(lambda: len(one.messages) == 30, 20)
+                assert one.link.status().reconnects == 0
+
+    with LocalServer(ANY, tmp_path / "hub") as server:
+        asyncio.run(main(server))
+
+
 def test_a_server_that_stands_still_is_left_and_one_that_wakes_is_taken(tmp_path: Path) -> None:
     async def main(server: LocalServer) -> None:
         one = Heard("one", server.urls)
