@@ -113,9 +113,9 @@ def is_locked(path: Path, locks: Path = Path("/proc/locks")) -> bool:
     Trying it by taking it would turn away a daemon that starts just then.
     """
     try:
-        where = path.stat()
+        inode = path.stat().st_ino
         held = locks.read_text()
     except OSError:
         return False
-    identity = f"{os.major(where.st_dev):02x}:{os.minor(where.st_dev):02x}:{where.st_ino}"
-    return any(identity in line.split() for line in held.splitlines())
+    # By the inode alone: some file systems call their device by another name there.
+    return any(word.endswith(f":{inode}") for line in held.splitlines() for word in line.split())

@@ -138,7 +138,11 @@ class OwnerClient:
         return welcome
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Let go of the connection; a call that waits for its answer ends."""
+        sock = self._sock
+        if sock is not None:
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
         with self._lock:
             sock, self._sock = self._sock, None
             if sock is not None:

@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import collections.abc
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+import types
+from collections.abc import Callable
 from functools import cache
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from ledger import Ledger
 from ledger.exchange import Exchange
+from ledger.ids import DocumentId, FeedId, Link, NodeId, RealmId
 from ledger.inquiry import Inquiry
 from ledger.node import Node
 from ledger.papers import Papers
@@ -45,7 +47,7 @@ _WRITE = {
     "stewardship": (
         "admit", "ensure_district", "revoke", "start_epoch", "take_epochs", "declare", "set_policy", "retire",
     ),
-    "inquiry": ("index_arrivals", "settle"),
+    "inquiry": ("index_arrivals",),
     "papers": ("scan",),
     "exchange": ("import_openings", "import_runs", "import_detached", "import_fork_proof"),
     "node": ("own_feed",),
@@ -59,6 +61,7 @@ _READ = {
         "districts", "wants", "frontier", "opening", "runs", "fork_proofs", "detached_links", "detached_entry",
     ),
 }  # fmt: skip
+_ID_BYTES: dict[object, int] = {DocumentId: 16, FeedId: 16, NodeId: 16, RealmId: 16, Link: 32}
 _NEVER = {"issuer"}
 """Parameters that no other process may give: a private key does not travel."""
 
@@ -119,10 +122,21 @@ def method_of(name: str, function: Callable[..., object], *, writes: bool) -> Me
 
 
 def _travelling(kind: Any) -> Any:  # noqa: ANN401 - a type, which has no type of its own.
-    """The type of a value as it arrives: anything that is only iterated arrives as a list."""
-    if get_origin(kind) in (Iterable, collections.abc.Iterable, Iterator):
-        return list[get_args(kind)[0]]  # type: ignore[misc]
-    return kind
+    """The type of a value as it arrives: iterables as lists, ids of their one length.
+
+    The library trusts a host's types; another process's have to be checked.
+    """
+    if kind in _ID_BYTES:
+        return Annotated[bytes, Meta(min_length=_ID_BYTES[kind], max_length=_ID_BYTES[kind])]
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is None:
+        return kind
+    inner = tuple(_travelling(i) if i is not Ellipsis else i for i in inner)
+    if origin in (Union, types.UnionType):
+        return Union[inner]  # noqa: UP007 - of a number of types known only here.
+    if origin in (collections.abc.Iterable, collections.abc.Iterator, collections.abc.Sequence):
+        return list[inner[0]]  # type: ignore[valid-type]
+    return origin[inner]
 
 
 @cache

@@ -12,19 +12,23 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from ledger import (
+    CustodyPlan,
     InvalidInput,
     Ledger,
     Level,
     NotFound,
     NotPermitted,
+    Policy,
     ReversalKind,
     StoreBusy,
     Supply,
     Verdict,
 )
-from ledger.errors import LedgerBug, OtherRealm, StoreDamaged, VersionUnknown
+from ledger.errors import LedgerBug, OtherRealm, RxLedgerError, StoreDamaged, VersionUnknown
 from ledger.ids import DocumentId, Link, NodeId
 from nodes.daemon.config import ReadinessConfig
 from nodes.local import OutcomeUnknown, OwnerClient, OwnerGone, OwnerSocket, connect_or_open, frames, server
@@ -398,6 +402,88 @@ def test_a_client_of_another_version_is_told_so_on_both_sides(
     with pytest.raises(VersionUnknown, match="version 1"):
         connect_or_open(site.node("clinic"), site.unlock)
     until(lambda: owner.clients == 0)
+
+
+SMALL = st.one_of(
+    st.none(), st.booleans(), st.integers(-(1 << 63), (1 << 64) - 1), st.text(max_size=20), st.binary(max_size=40),
+    st.sampled_from([-(1 << 63), (1 << 64) - 1, 1 << 40, "x" * 5000, "2026-02-31", "9999-12-31"]),
+    st.sampled_from([bytes(16), bytes(32), DISTRICT, "governance", "", 1, -1, NUMBER]),
+    st.floats(allow_nan=False),
+)  # fmt: skip
+VALUES = st.recursive(
+    SMALL, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4), max_leaves=8
+)  # fmt: skip
+
+
+def odd_like(value: object, data: st.DataObject) -> object:
+    """Another value of the same type, which no honest caller would give."""
+    if isinstance(value, msgspec.Struct):
+        field = data.draw(st.sampled_from(value.__struct_fields__))
+        return msgspec.structs.replace(value, **{field: odd_like(getattr(value, field), data)})
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return data.draw(st.sampled_from([0, -1, 1 << 31, 1 << 53, (1 << 63) - 1, -(1 << 63), (1 << 64) - 1]))
+    if isinstance(value, bytes):
+        return data.draw(st.binary(min_size=len(value), max_size=len(value)) | st.binary(max_size=64))
+    if isinstance(value, str):
+        long = st.sampled_from(["x" * 20_000, "2026-02-31", "9999-12-31", "\0", "\u202e"])
+        return data.draw(st.text(max_size=12) | long)
+    if isinstance(value, list | tuple):
+        return data.draw(st.sampled_from([[], list(value) * 3, list(value) * 5000]))
+    return data.draw(SMALL)
+
+
+@pytest.fixture(scope="module")
+def abused(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ledger]:
+    """A node of its own: what is written to it is as odd as what was asked."""
+    site = Site(tmp_path_factory.mktemp("abused"))
+    with (
+        site.open("clinic") as ledger,
+        OwnerSocket(ledger, site.node("clinic")),
+        connect_or_open(site.node("clinic"), site.unlock) as shared,
+    ):
+        yield shared
+
+
+@given(st.data())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+def test_whatever_parameters_come_the_answer_is_a_result_or_a_typed_refusal(
+    abused: Ledger, data: st.DataObject
+) -> None:
+    """Never a fault of the owner's, or of its disk."""
+    assert isinstance(abused, SharedLedger)
+    method = data.draw(st.sampled_from(sorted(methods().values(), key=lambda m: m.name)))
+    names = [n for n in method.signature.parameters if n not in ("self", "issuer")]
+    document = abused.prescribe(order(bearer=True), person=DOCTOR, command=b"\x0d" * 16).document
+    usual: dict[str, object] = {
+        "person": DOCTOR, "order": order(), "patient": PATIENT, "supply": Supply(fill=1), "command": None,
+        "document": document, "reason": "x", "purpose": "x", "fills": [1], "fill": 1, "quantity": 1, "days": 1,
+        "plan": CustodyPlan(), "district": DISTRICT, "to": abused.node.identity.node, "policy": Policy(),
+        "feed": bytes(16), "link": bytes(32), "dosage": "1 tablett", "instructions": None, "purposes": ["x"],
+        "decision": "x", "anomaly": bytes(16), "comment": "", "external_id": DOCTOR.code, "successor": bytes(16),
+        "kind": "backa", "level": "crisis", "districts": [], "limit": 5, "budget_bytes": 100, "after": [], "data": b"",
+        "delegation": bytes(32), "before_month": 5, "new_epoch": False, "good": None, "revoked": bytes(16),
+        "legal_basis": "", "runs": [], "openings": [], "previous": bytes(32),
+    }  # fmt: skip
+    if method.name in ("ledger.reverse", "ledger.correct", "ledger.link_supply", "papers.slip"):
+        usual["supply"] = bytes(32)
+    if method.name == "ledger.cancel":
+        usual["reason"] = 4
+    given_ = {name: usual[name] if name in usual else data.draw(VALUES) for name in names}
+    if names and data.draw(st.integers(0, 9)):
+        # What a plan reaches by days is the library's own to bound.
+        odd = data.draw(st.sampled_from([name for name in names if name != "plan"]))
+        given_[odd] = odd_like(given_[odd], data) if data.draw(st.integers(0, 4)) else data.draw(VALUES)
+    try:
+        answer = abused._client.call(method, given_)
+        if isinstance(answer, Iterator):
+            list(answer)
+    except (LedgerBug, StoreDamaged) as bug:
+        raise AssertionError(f"{method.name}: {bug.message}") from bug
+    except RxLedgerError:
+        pass
+    assert abused.today()
 
 
 def test_half_a_frame_holds_up_nobody_and_not_for_long(
