@@ -293,7 +293,7 @@ def test_entries_without_content_do_not_gather_in_memory() -> None:
     imported(into, built(HEADER, *[frame] * 12))
     # Compressible rubbish is over the inflation limit, so the file is given up at its first frame.
     assert into.imports <= 1
-    plain = [(3, packed([AUTHORS[n % 3].chain(1000, every=500, size=1)])) for n in range(30)]
+    plain = [(3, packed([AUTHORS[n % 3].chain(1000, every=500, size=1)])) for n in range(90)]
     into = MemoryReplica(REALM.realm)
     into.import_openings([a.signed for a in AUTHORS])
     imported(into, built(HEADER, *plain))

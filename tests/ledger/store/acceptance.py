@@ -159,15 +159,15 @@ class StoreAcceptance(ABC):
 
     def test_what_a_peer_lacks_is_sent_in_runs_that_it_can_verify(self, place: Path) -> None:
         feed = FeedForTests()
-        whole = feed.run(1300)
+        whole = feed.run(860)
         with self.fresh(place) as store, self.fresh(place.with_name("peer.db")) as peer:
             feed.open(store)
             feed.open(peer)
-            take(store, part(whole, 0, 600), part(whole, 600, 1300))
-            take(peer, part(whole, 0, 600))
+            take(store, part(whole, 0, 400), part(whole, 400, 860))
+            take(peer, part(whole, 0, 400))
             heads = tuple((h.sequence, h.link) for h in peer.heads(feed.id))
             runs = sent(store, feed.id, heads)
-            assert sum(len(run.entries) for run in runs) == 700
+            assert sum(len(run.entries) for run in runs) == 460
             take(peer, *runs)
             assert peer.frontier(DISTRICT) == store.frontier(DISTRICT)
             assert sent(store, feed.id, heads, 1)[0].entries, "a budget too small for one run sends one"
