@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import msgspec
@@ -29,17 +29,15 @@ from ledger.certificates import server_uri
 from ledger.errors import RxLedgerError
 from ledger.identity import Realm
 from ledger.keystore import write_private
-from nodes.nats.certificates import client_tls
 from nodes.nats.description import read_description
 from nodes.nats.folders import APPLIED, CONFIG, DESCRIPTION, USERS, read_operator
 from nodes.nats.server import ServerFailed, check_config
+from nodes.nats.session import session
 from nodes.nats.subjects import Permissions
-from nodes.nats.topology import ACCOUNT, host_port, users_in
+from nodes.nats.topology import ACCOUNT, users_in
 
 __all__ = ["Applied", "apply_folder", "apply_folders"]
 
-CONNECT_SECONDS = 15.0
-"""TCP, TLS and login over a line of 9600 bit/s take 10 s."""
 ANSWER_SECONDS = 15.0
 """A reload with 15,000 users takes 0.3 s; a page of connections over a thin line some more."""
 GONE_SECONDS = 10.0
@@ -206,30 +204,16 @@ class _Control:
 @asynccontextmanager
 async def _operating(folder: Path, realm: Realm) -> AsyncIterator[_Control]:
     server = read_description(folder / DESCRIPTION).server(folder.name)
-    login = read_operator(folder)
-    client = Client()
-    login.prepare(client)
-    try:
-        async with asyncio.timeout(CONNECT_SECONDS):
-            await client.connect(
-                f"tls://{host_port(server.address, server.port)}", tls=client_tls(realm), signature_cb=login.sign,
-                allow_reconnect=False, error_cb=_heard, name="operator",
-                # Whatever `allow_reconnect` says, a refused connection is tried so many times.
-                max_reconnect_attempts=1, reconnect_time_wait=0,
-            )  # fmt: skip
-    except (nats.errors.Error, OSError, TimeoutError) as error:
-        await client.close()
-        raise ServerFailed(
-            f"{folder.name}: it does not answer, or does not know its operator ({type(error).__name__})",
-            advice="it applies the folder when it starts; if it runs elsewhere, copy the folder there and apply it there",
-        ) from error
-    try:
+    async with AsyncExitStack() as stack:
+        try:
+            client = await stack.enter_async_context(
+                session(server.address, server.port, realm, read_operator(folder))
+            )
+        except (nats.errors.Error, OSError) as error:
+            raise ServerFailed(
+                f"{folder.name}: it does not answer, or does not know its operator ({type(error).__name__})",
+                advice="when it starts it takes what was written; if it runs elsewhere, copy the folder and run this there",
+            ) from error
         control = _Control(client, server.name)
         await control.find()
         yield control
-    finally:
-        await client.close()
-
-
-async def _heard(error: Exception) -> None:
-    """What nats-py has to say besides: each request has its own outcome."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from nats.aio.client import Client
@@ -16,12 +16,12 @@ from ledger.clock import SystemClock
 from ledger.entropy import SystemEntropy
 from ledger.persons import LICENCE_CODE, Coded
 from nodes.founding import Founded, enrol, found_realm
-from nodes.nats.certificates import certificates_pem, client_tls, private_key_pem
+from nodes.nats.certificates import certificates_pem, private_key_pem
 from nodes.nats.nkeys import Login
+from nodes.nats.session import session
 
 OFFICER = Person(Coded(LICENCE_CODE, "001234"), PersonRole.OFFICER)
 STOCKHOLM, UPPSALA = "SE-AB-0180", "SE-C-0380"
-CONNECT_SECONDS = 10
 
 
 class RealmOnDisk:
@@ -85,21 +85,11 @@ async def connected(
     url: str, realm: Realm, login: Login | None, *, heard: Heard | None = None
 ) -> AsyncIterator[Client]:
     """A client that has logged in; it does not come back by itself."""
-    client = Client()
     told = heard or Heard()
 
     async def on_error(error: Exception) -> None:
         told.errors.append(str(error).lower())
 
-    if login is not None:
-        login.prepare(client)
-    secure = url.replace("nats://", "tls://")
-    async with asyncio.timeout(CONNECT_SECONDS):
-        await client.connect(
-            secure, tls=client_tls(realm), signature_cb=login.sign if login else None, allow_reconnect=False,
-            error_cb=on_error,
-        )  # fmt: skip
-    try:
+    at = urlsplit(url)
+    async with session(at.hostname or "", at.port or 0, realm, login, on_error=on_error) as client:
         yield client
-    finally:
-        await client.close()

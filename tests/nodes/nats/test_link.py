@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
+from nats.aio.client import Client
+from nats.aio.transport import Transport
+from nats.protocol.parser import AWAITING_MSG_PAYLOAD
 
 from ledger.clock import SystemClock
-from ledger.errors import InvalidInput
+from ledger.errors import InvalidInput, LedgerBug
 from nodes.links import LinkState
 from nodes.nats.link import PAYLOAD_BYTES_MAX, NatsLink
+from nodes.nats.outflow import QUEUE_BYTES_MIN
 from nodes.nats.server import LocalServer
 from nodes.nats.settings import LinkSettings
+from nodes.nats.transport import HardTransport
 
 ANY = 'listen: "127.0.0.1:-1"\n'
 QUICK = LinkSettings(
@@ -188,3 +195,114 @@ def test_a_message_that_no_server_would_take_is_refused() -> None:
     assert not one.link.send("a", bytes(PAYLOAD_BYTES_MAX))
     with pytest.raises(InvalidInput):
         one.link.send("a", bytes(PAYLOAD_BYTES_MAX + 1))
+
+
+def test_the_pinned_client_is_as_we_use_it() -> None:
+    """Private names and habits of nats-py that `nodes.nats.link` and `nodes.nats.transport` stand on."""
+    assert version("nats-py") == "2.16.0"
+    client = Client()
+    assert client._transport is None
+    assert isinstance(client._ps.buf, bytearray)
+    assert client._ps.state != AWAITING_MSG_PAYLOAD
+    assert client._pings_outstanding == 0
+    assert set(Transport.__abstractmethods__) <= set(vars(HardTransport))
+    source = inspect.getsource(Client._connect_to_server)
+    assert "if not self._transport:" in source, "it takes a transport that it finds"
+
+
+def test_a_link_is_not_run_twice_and_may_be_run_again(server: LocalServer) -> None:
+    async def main() -> None:
+        one = Heard("one", server.urls)
+        async with running(one):
+            with pytest.raises(LedgerBug):
+                await one.link.run()
+            assert one.up
+        async with running(one):
+            assert one.link.status().reconnects == 1
+
+    asyncio.run(main())
+
+
+def test_a_receiver_that_fails_does_not_end_the_link(server: LocalServer) -> None:
+    async def main() -> None:
+        one = Heard("one", server.urls)
+        heard: list[bytes] = []
+
+        def receive(_: str, __: str, payload: bytes) -> None:
+            heard.append(payload)
+            raise ValueError("a bug of ours")
+
+        two = NatsLink(
+            "two",
+            server.urls,
+            on_message=receive,
+            clock=SystemClock(),
+            jitter=random.Random(2),
+            subjects=["x"],
+        )
+        async with running(one):
+            task = asyncio.create_task(two.run())
+            await until(lambda: two.status().state is LinkState.UP)
+            for payload in (b"1", b"2"):
+                assert one.link.send("x", payload)
+            await until(lambda: heard == [b"1", b"2"])
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(main())
+
+
+def test_a_foreign_message_that_is_too_large_is_dropped(server: LocalServer) -> None:
+    async def main() -> None:
+        one = Heard("one", server.urls, subjects=["x"])
+        async with running(one):
+            other = Client()
+            await other.connect(server.urls[0])
+            await other.publish("x", bytes(PAYLOAD_BYTES_MAX + 1))
+            await other.publish("x", b"small")
+            await until(lambda: one.messages == [("x", b"small")])
+            assert one.link.status().refused == 1
+            await other.close()
+
+    asyncio.run(main())
+
+
+def test_a_burst_is_received_whole(server: LocalServer) -> None:
+    """What comes in one read is handed over in one go: nothing is dropped for being slow."""
+
+    async def main() -> None:
+        one, two = Heard("one", server.urls), Heard("two", server.urls, subjects=["x"])
+        async with running(one, two):
+            sent = 0
+            while sent < 50_000:
+                if one.link.send("x", b"%d" % sent):
+                    sent += 1
+                else:
+                    await asyncio.sleep(0)
+            await until(lambda: len(two.messages) == sent)
+            assert two.link.status().refused == 0
+            assert [int(payload) for _, payload in two.messages] == list(range(sent))
+
+    asyncio.run(main())
+
+
+def test_a_fast_line_is_used(server: LocalServer) -> None:
+    """The bound on what lies below `send` grows with what the line carries."""
+
+    async def main() -> None:
+        one, two = Heard("one", server.urls), Heard("two", server.urls, subjects=["x"])
+        async with running(one, two):
+            assert one.link.room() == QUEUE_BYTES_MIN
+            began, sent = time.monotonic(), 0
+            while sent < 1000:
+                if one.link.send("x", bytes(32_768)):
+                    sent += 1
+                else:
+                    await asyncio.sleep(0)
+            await until(lambda: len(two.messages) == sent)
+            rate = sent * 32_768 / (time.monotonic() - began) / 1e6
+            print(f"{rate:.0f} MB/s in messages of 32 KiB, both ends in one process")
+            await until(lambda: one.link.room() > 100 * QUEUE_BYTES_MIN)
+            assert rate > 20
+
+    asyncio.run(main())
