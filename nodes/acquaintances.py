@@ -76,7 +76,7 @@ class Acquaintances:
     def known(self, node: NodeId) -> Peer | None:
         """The peer, if its certificates are known: from an introduction, or from a feed that is held."""
         known = self.peers.get(node)
-        if known is not None:
+        if known is not None or node == self._me:
             return known
         certified = self.postbox.knows(node) or self._ledger.exchange.certified(node)
         return None if certified is None else self.met(certified)
@@ -122,9 +122,9 @@ class Acquaintances:
 
     # --- timing ------------------------------------------------------------------------------------------------------
 
-    def stamp(self) -> int:
-        """This node's time, as it stands in signs of life."""
-        return pack_stamp(self._ledger.node.now_ms())
+    def stamp(self, later_ms: int = 0) -> int:
+        """This node's time, or so much later, as it stands in signs of life."""
+        return pack_stamp(self._ledger.node.now_ms() + later_ms)
 
     def timing(self, link: str) -> Timing:
         """What a link asks of rounds over it."""

@@ -18,14 +18,16 @@ from random import Random
 import msgspec
 
 from ledger import Ledger, Person
+from ledger.clock import DRIFT_MAX_MS
 from ledger.errors import NotAuthentic, PeerFault
 from ledger.exchange import URGENT_LANE
-from ledger.feed import Run
 from ledger.identity import NodeRole
-from ledger.ids import GOVERNANCE, FeedId, Link, NodeId
+from ledger.ids import GOVERNANCE, NodeId
 from ledger.writing import Written
 from nodes.acquaintances import Acquaintances, PeeringSettings
+from nodes.doubt import Doubt
 from nodes.lines import Lines, LinkSettings, Outgoing
+from nodes.live import take_live
 from nodes.messages import ClaimAsk, ClaimTold, FetchAsk, FetchTold, Message, Refusal
 from nodes.nats.subjects import here, live, mailbox
 from nodes.peer import Peer
@@ -55,6 +57,8 @@ LIVE_WAITING_MAX = 4096
 """Entries of ours written since the last poll: with more, whoever lacks them will ask."""
 LIVE_GAP_WITHIN_MS = 500
 """A gap makes everybody ask somebody; not all at once."""
+AT_ONCE_AGAIN_MS = 500
+"""Between rounds with one peer that found nothing: what somebody only claims to be missing costs no more than that."""
 SCAN_MS = 20
 """All peers are looked at for rounds that are due at most so often: there may be thousands."""
 
@@ -87,6 +91,7 @@ class Peering:
         self.lines = Lines(links)
         self.peers = Acquaintances(ledger, self.lines, settings, random)
         self.requests = Requests(ledger, person)
+        self._doubt = Doubt()
         self._next_sign_ms: int | None = None
         self._live: list[tuple[str, Written]] = []
         self.refused: dict[str, int] = {}
@@ -160,13 +165,15 @@ class Peering:
         self.refused[code] = self.refused.get(code, 0) + 1
 
     def _soon(self, peer: Peer, now_ms: int, within_ms: int = 0) -> None:
-        """Begin a round with a peer soon."""
-        at = peer.soon(now_ms, within_ms)
+        """Begin a round with a peer soon; not at once again, if both held the same just now."""
+        at = peer.soon(max(now_ms, (peer.in_step_ms or 0) + AT_ONCE_AGAIN_MS), within_ms)
         self._next_begin_ms = at if self._next_begin_ms is None else min(self._next_begin_ms, at)
 
     def _met(self, link: str, introduction: bytes, now_ms: int) -> None:
+        self._doubt.check(now_ms)
         peer = self.peers.met(self.peers.postbox.learn(introduction))
-        if peer is not None:
+        self._doubt.removed()
+        if peer is not None and self.peers.may_ask("met", peer.node, now_ms):
             peer.link = link
             self._soon(peer, now_ms, 200)
             self.requests.again(peer.node, now_ms)
@@ -179,28 +186,29 @@ class Peering:
 
     def _ask_who(self, link: str, sender: NodeId, now_ms: int) -> None:
         if self.peers.may_ask("who", sender, now_ms):
+            self._doubt.check(now_ms)
             self.lines.post(link, mailbox(self._realm, sender), bytes([Kind.WHO]) + self._me, urgent=True)
 
-    def _admitted(self, link: str, sender: NodeId, now_ms: int) -> Peer | None:
-        """The peer, if it is known and has not sent too much."""
-        peer = self.peers.known(sender) if sender != self._me else None
-        if peer is None:
-            self._ask_who(link, sender, now_ms)
-            return None
+    def _admits(self, peer: Peer, now_ms: int) -> bool:
+        """Whether a peer that has proven who it is may be listened to."""
         if not peer.allow(now_ms):
             self._refuse("too-many")
-            return None
-        return peer
+            return False
+        if self.peers.is_revoked(peer.node):
+            self._refuse("revoked")
+            peer.next_ms = None
+            return False
+        return True
 
     def _letter(self, link: str, letter: bytes, now_ms: int) -> None:
         sender = self.peers.postbox.sender(letter)
-        peer = self._admitted(link, sender, now_ms)
+        peer = self.peers.known(sender)
         if peer is None:
+            self._ask_who(link, sender, now_ms)
             return
+        # Opened first, which costs little: whoever only claims to be that peer must not use up what it may send.
         _, content = self.peers.postbox.open(letter)
-        if self.peers.is_revoked(sender):
-            self._refuse("revoked")
-            peer.next_ms = None
+        if not self._admits(peer, now_ms):
             return
         peer.link, peer.heard_ms = link, now_ms
         peer.bytes_in += len(letter)
@@ -224,34 +232,20 @@ class Peering:
                 pass
 
     def _take_live(self, link: str, told: Live, now_ms: int) -> None:
-        feed, entry = FeedId(told.feed), told.entry
-        written_by = self._exchange.written_by(feed)
-        if written_by is None:
-            for peer in self.peers.present(now_ms)[:1]:
-                self._soon(peer, now_ms, LIVE_GAP_WITHIN_MS)
-            return
-        author, district = written_by
-        heads = self._exchange.frontier_of(feed)
-        previous = Link(told.previous) if told.previous else heads[-1][1]
-        new = False
-        if len(heads) == 1 and heads[0] == (entry.sequence - 1, previous):
-            report = self._exchange.import_runs([Run(feed, previous, (entry,))])
-            new = report.new > 0
-            for _, code in report.refused:
-                self._refuse(code)
-        elif entry.sequence > heads[-1][0]:
-            if told.previous and entry.lane <= URGENT_LANE:
-                new = self._exchange.import_detached(feed, previous, entry)
-            self._gap(author, now_ms)
-        if new:
+        taken = take_live(self._exchange, self._doubt, told, now_ms)
+        for code in taken.refused:
+            self._refuse(code)
+        if taken.gap:
+            self._gap(taken.author, now_ms)
+        if taken.new:
             # Whoever listens only on another of our links hears it too; a second time it is not new.
-            subject, frame = live(self._realm, district), encode_live(told)
+            subject, frame = live(self._realm, taken.district), encode_live(told)
             for other in self.lines.names():
                 if other != link:
-                    self.lines.post(other, subject, frame, urgent=entry.lane <= URGENT_LANE)
+                    self.lines.post(other, subject, frame, urgent=told.entry.lane <= URGENT_LANE)
 
-    def _gap(self, author: NodeId, now_ms: int) -> None:
-        peer = self.peers.known(author) if author != self._me else None
+    def _gap(self, author: NodeId | None, now_ms: int) -> None:
+        peer = None if author is None else self.peers.known(author)
         if peer is None or not self.peers.is_present(peer, now_ms):
             present = self.peers.present(now_ms)
             if not present:
@@ -265,15 +259,17 @@ class Peering:
         sender = NodeId(sign.node)
         if sender == self._me:
             return
-        peer = self._admitted(link, sender, now_ms)
+        peer = self.peers.known(sender)
         if peer is None:
+            self._ask_who(link, sender, now_ms)
             return
         certified = self.peers.postbox.knows(sender)
         if certified is None:
             raise NotAuthentic("a sign of life is from somebody unknown")
+        self._doubt.check(now_ms)
         check_here(self._realm, district, sign, signature, certified.public_key)
-        if self.peers.is_revoked(sender):
-            self._refuse("revoked")
+        self._doubt.removed()
+        if not self._admits(peer, now_ms):
             return
         if not self.peers.is_present(peer, now_ms):
             self.peers.look_again()
@@ -319,7 +315,8 @@ class Peering:
         out += self._pieces(now_ms, clear)
         for node, peer in list(self._stirred.items()):
             if peer.settle(now_ms):
-                self._exchange.heard_from(node, peer.stamp)
+                # No further ahead than an entry of its may be: its clock says up to where we hold what it wrote.
+                self._exchange.heard_from(node, min(peer.stamp, self.peers.stamp(DRIFT_MAX_MS)))
             if peer.next_ms is not None:
                 self._soon(peer, peer.next_ms)
             if not peer.in_round:

@@ -17,6 +17,7 @@ from typing import TypeVar
 import structlog
 from msgspec import Struct
 
+from ledger.errors import StoreDamaged, StoreFull
 from ledger.writing import Written
 from nodes.lines import Outgoing
 from nodes.links import Link, LinkState, LinkStatus
@@ -97,6 +98,8 @@ class Pump:
         self._again: asyncio.TimerHandle | None = None
         self._subjects: tuple[str, ...] = ()
         self._start_wall_ms, self._start_s = wall_ms(), time.monotonic()
+        self.faults = 0
+        """Messages that brought a fault of ours to light; see the log."""
         self.lost = 0
         """Messages that came in faster than they could be looked at."""
         peering.ledger.node.on_written.append(self._written)
@@ -195,8 +198,22 @@ class Pump:
             else:
                 peering.link_down(name)
         for received in batch:
-            peering.received(received.link, received.subject, received.payload, now_ms)
-        return peering.poll(self.now_ms(), clear), peering.subjects()
+            try:
+                peering.received(received.link, received.subject, received.payload, now_ms)
+            except StoreFull:
+                # Nothing of it was kept; it comes again once there is room, and what is held can still be read and given.
+                log.critical("store.full")
+            except StoreDamaged:
+                raise
+            except Exception as error:
+                # A fault of ours that some bytes brought to light must not end the node for whoever sent them.
+                self.faults += 1
+                log.exception("received.fault", kind=type(error).__name__)
+        try:
+            return peering.poll(self.now_ms(), clear), peering.subjects()
+        except StoreFull:
+            log.critical("store.full")
+            return [], self._subjects
 
     def _flush(self) -> None:
         waiting = False

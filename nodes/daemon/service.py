@@ -192,6 +192,10 @@ class Service:
 
     def _notes(self) -> tuple[str, ...]:
         notes = []
+        if self._pump.faults:
+            notes.append(
+                f"{self._pump.faults} messages met a fault of this program: see the log, and report it"
+            )
         if self._pump.lost:
             notes.append(f"{self._pump.lost} messages came in faster than they could be looked at")
         if self._spooled is not None and self._spooled.problem:

@@ -1,0 +1,58 @@
+"""Takes in new entries as they are told: chained if they follow what is held, ahead of their feed if they are urgent."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from ledger.exchange import URGENT_LANE, Exchange
+from ledger.feed import Run
+from ledger.ids import FeedId, Link, NodeId
+from nodes.doubt import Doubt
+from nodes.wire import Live
+
+__all__ = ["TakenLive", "take_live"]
+
+
+class TakenLive(Struct, frozen=True, kw_only=True):
+    """What became of one."""
+
+    author: NodeId | None = None
+    """None: its feed was never heard of."""
+    district: str = ""
+    new: bool = False
+    gap: bool = False
+    """Something that it follows is missing here."""
+    refused: tuple[str, ...] = ()
+    """Codes."""
+
+
+def take_live(exchange: Exchange, doubt: Doubt, told: Live, now_ms: int) -> TakenLive:
+    """Take in one entry.
+
+    Raises:
+        PeerFault: it is not authentic, or too much that was not has come in.
+        StoreFull, StoreDamaged: this node's own disk.
+    """
+    feed, entry = FeedId(told.feed), told.entry
+    written_by = exchange.written_by(feed)
+    if written_by is None:
+        return TakenLive(gap=True)
+    author, district = written_by
+    heads = exchange.frontier_of(feed)
+    last = heads[-1][0]
+    previous = Link(told.previous) if told.previous else heads[-1][1]
+    if entry.sequence <= last:
+        return TakenLive(author=author, district=district)
+    if heads == ((entry.sequence - 1, previous),):
+        doubt.check(now_ms)
+        report = exchange.import_runs([Run(feed, previous, (entry,))])
+        if not report.refused:
+            doubt.removed()
+        codes = tuple(code for _, code in report.refused)
+        return TakenLive(author=author, district=district, new=report.new > 0, refused=codes)
+    new = False
+    if told.previous and entry.lane <= URGENT_LANE:
+        doubt.check(now_ms)
+        new = exchange.import_detached(feed, previous, entry)
+        doubt.removed()
+    return TakenLive(author=author, district=district, new=new, gap=True)
