@@ -2,8 +2,9 @@
 
 It promises nothing about messages (`nodes.links.Link`) and this about itself:
 
-- It is *down* when nothing came for three ping intervals or nothing was acknowledged for as long, at once after a refused or broken connection, and then tries
-  its servers in turn, for ever, with exponential back-off and full jitter: 1,400 nodes do not return at once.
+- It is *down* when nothing came for three ping intervals, or what we sent was not acknowledged for as long; at once
+  when refused or broken off. Then it tries its servers in turn, for ever, with exponential back-off and full jitter:
+  1,400 nodes do not return at once.
 - Nothing given to `send` is kept for later: while down it is refused, and a new connection starts with nothing.
 - At most `Outflow`'s bound, or one message larger than that, lies below `send`: urgent ones wait for no more.
 - Every connection has a client of its own, without nats-py's reconnecting: that one replays what has long timed out,

@@ -30,9 +30,9 @@ QUICK = LinkSettings(
     stable_s=3,
 )
 THIN = LinkSettings(ping_interval_s=10)
-DETECTED_S = 3 * PING_S + 0.5
-"""Three ping intervals, and half a second of a loaded machine."""
-DEAF_S = 4 * PING_S + 0.5
+DETECTED_S = 3 * PING_S + 1.5
+"""Three ping intervals, and what a loaded machine adds."""
+DEAF_S = 4 * PING_S + 1.5
 """One more where only what we send is lost: what still comes in is a sign of life, until the kernel gives up on a ping,
 or the hub on us (where a relay acknowledges what it does not pass on)."""
 SPEED_BITS = 9600

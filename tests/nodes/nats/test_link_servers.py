@@ -32,7 +32,8 @@ listen: "127.0.0.1:-1"
 tls {{ cert_file: server.pem, key_file: server.key, min_version: "1.3" }}
 authorization {{ users: [ {users} ] }}
 """
-DETECTED_S = 3 * QUICK.ping_interval_s + 0.5
+DETECTED_S = 3 * QUICK.ping_interval_s + 1.5
+"""Three ping intervals, and what a loaded machine adds."""
 MANY = 200
 COUNTRY = 1400
 """Pharmacies of Sweden, at one hub."""
