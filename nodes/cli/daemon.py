@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 from pathlib import Path
 
 from ledger import Ledger
@@ -45,9 +44,10 @@ def _daemon(options: argparse.Namespace, output: Output) -> int:
         output.result({"checked": lines}, lines)
         return 0
     configure_logs(config.log_level)
-    # By name: whoever only asks for a status need not load all that a daemon runs.
-    service = importlib.import_module("nodes.daemon.service")
-    return int(service.run(config, unlock, nightly_only=options.nightly))
+    # Whoever only asks for a status need not load all that a daemon runs.
+    from nodes.daemon.service import run
+
+    return run(config, unlock, nightly_only=options.nightly)
 
 
 def _default_unlock() -> Unlock:

@@ -83,8 +83,10 @@ class WindowState(Struct, frozen=True, kw_only=True):
         """After a night's run has begun (or goes on)."""
         if opening.resumed:
             return self
+        # Run again on demand, it is remembered once, and pushes no other night out.
+        others = (night for night in self.nights if night != opening.night)
         return msgspec.structs.replace(
-            self, nights=(*self.nights, opening.night)[-NIGHTS_KEPT:], began_ms=now_ms, finished=False, spent_bytes=0
+            self, nights=(*others, opening.night)[-NIGHTS_KEPT:], began_ms=now_ms, finished=False, spent_bytes=0
         )  # fmt: skip
 
     def progressed(self, spent_bytes: int, pending: Sequence[NodeId]) -> WindowState:

@@ -13,14 +13,12 @@ What may happen besides a ledger's own errors:
 
 from __future__ import annotations
 
-import inspect
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from functools import wraps
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -52,7 +50,7 @@ from nodes.local.frames import (
 )
 from nodes.local.methods import Method, face_of, methods
 
-__all__ = ["OwnerClient", "SharedLedger"]
+__all__ = ["OwnerClient", "RemoteFace", "RemoteLedger", "SharedLedger"]
 
 CONNECT_SECONDS = 5.0
 """To be accepted and greeted by a process on the same machine."""
@@ -261,7 +259,7 @@ class SharedLedger(Ledger):
         for name, method in methods().items():
             face, _, attribute = name.partition(".")
             target = face_of(self, face)
-            setattr(target, attribute, _forwarding(method, getattr(target, attribute), client))
+            setattr(target, attribute, _forwarding(method, client))
 
     def ask(self, name: str, kind: type[T], **given: object) -> T:
         """See `OwnerClient.ask`."""
@@ -274,11 +272,45 @@ class SharedLedger(Ledger):
             super().close()
 
 
-def _forwarding(method: Method, local: Callable[..., object], client: OwnerClient) -> Callable[..., object]:
-    """A function that looks like a method and asks the owner."""
-    signature = inspect.signature(local)
+class RemoteFace:
+    """The methods of one face that may be called, by their own names and parameters."""
 
-    @wraps(local)
+    def __init__(self, client: OwnerClient, face: str) -> None:
+        self._client, self._face = client, face
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = methods().get(f"{self._face}.{name}")
+        if method is None:
+            raise AttributeError(f"{self._face}.{name} cannot be called from another process")
+        return _forwarding(method, self._client)
+
+
+class RemoteLedger(RemoteFace):
+    """A ledger for a process that has neither the node's keys nor its files: everything is asked of the owner.
+
+    `stewardship`, `inquiry`, `papers`, `exchange` are its faces. It has no `node`: who this is, `OwnerClient.node` says.
+    """
+
+    def __init__(self, client: OwnerClient) -> None:
+        super().__init__(client, "ledger")
+        self.stewardship, self.inquiry, self.papers, self.exchange = (
+            RemoteFace(client, face) for face in ("stewardship", "inquiry", "papers", "exchange")
+        )
+
+    def ask(self, name: str, kind: type[T], **given: object) -> T:
+        """See `OwnerClient.ask`."""
+        return self._client.ask(name, kind, **given)
+
+    def close(self) -> None:
+        """Let go of the owner."""
+        self._client.close()
+
+
+def _forwarding(method: Method, client: OwnerClient) -> Callable[..., Any]:
+    """A function that looks like a method and asks the owner."""
+    parameters = [p for p in method.signature.parameters.values() if p.name != "self"]
+    signature = method.signature.replace(parameters=parameters)
+
     def forward(*positional: object, **named: object) -> object:
         given = signature.bind(*positional, **named).arguments
         if given.pop("issuer", None) is not None:
@@ -288,6 +320,7 @@ def _forwarding(method: Method, local: Callable[..., object], client: OwnerClien
             )
         return client.call(method, {name: _sent(value) for name, value in given.items()})
 
+    forward.__name__ = method.name.rpartition(".")[2]
     return forward
 
 

@@ -65,6 +65,12 @@ def test_no_night_runs_twice() -> None:
         assert following(HALF_PAST_TWO, done, at(f"2026-01-11T{hour}"), STOCKHOLM) == at("2026-01-12T02:30")
 
 
+def test_a_night_run_again_on_demand_is_remembered_once() -> None:
+    opening = Opening(night=date(2026, 1, 11), opens_ms=0, closes_ms=1)
+    state = ran("2026-01-10", "2026-01-11", "2026-01-12").begun(opening, 5)
+    assert state.nights == (date(2026, 1, 10), date(2026, 1, 12), date(2026, 1, 11))
+
+
 # --- clocks ---------------------------------------------------------------------------------------------------------
 
 

@@ -31,7 +31,16 @@ from ledger import (
 from ledger.errors import LedgerBug, OtherRealm, RxLedgerError, StoreDamaged, VersionUnknown
 from ledger.ids import DocumentId, Link, NodeId
 from nodes.daemon.config import ReadinessConfig
-from nodes.local import OutcomeUnknown, OwnerClient, OwnerGone, OwnerSocket, connect_or_open, frames, server
+from nodes.local import (
+    OutcomeUnknown,
+    OwnerClient,
+    OwnerGone,
+    OwnerSocket,
+    RemoteLedger,
+    connect_or_open,
+    frames,
+    server,
+)
 from nodes.local import client as client_module
 from nodes.local.client import SharedLedger
 from nodes.local.faults import problem_of, raised
@@ -164,6 +173,23 @@ def test_a_long_answer_comes_in_pages(site: Site, monkeypatch: pytest.MonkeyPatc
         with pytest.raises(OwnerGone):
             list(half)
         client.close()
+
+
+def test_a_process_without_keys_or_files_asks_the_owner_for_everything(owner: OwnerSocket) -> None:
+    client = OwnerClient(owner.path)
+    remote = RemoteLedger(client)
+    receipt = remote.prescribe(order(), person=DOCTOR, command=b"\x31" * 16)
+    assert remote.prescribe(order(), person=DOCTOR, command=b"\x31" * 16).repeated
+    assert remote.show(receipt.document).prescription.issued.patient == PATIENT
+    assert remote.inquiry.history(receipt.document)[0]["kind"] == "PrescriptionIssued"
+    assert DISTRICT in remote.exchange.districts()
+    assert client.node == owner._ledger.node.identity.node
+    for face, name in ((remote, "close_node"), (remote.inquiry, "verify"), (remote.papers, "seeds")):
+        with pytest.raises(AttributeError, match="cannot be called"):
+            getattr(face, name)
+    with pytest.raises(NotFound):
+        remote.show(DocumentId(bytes(16)))
+    remote.close()
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------
