@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from benchmarks.world import DISTRICT, OFFICER, PHARMACIST, PHARMACY, PRESCRIBER, SmallRealm, order
@@ -12,8 +13,10 @@ from ledger import Ledger, NodeRole, Supply, Verdict
 from ledger.ids import GOVERNANCE
 from nodes.acquaintances import PeeringSettings
 from nodes.lines import Outgoing
+from nodes.messages import ClaimTold
+from nodes.peering import AT_ONCE_AGAIN_MS
 from nodes.requests import Told
-from nodes.wire import Kind
+from nodes.wire import Kind, decode_live, encode_live
 from tests.nodes.net_for_tests import Net, VirtualClock, in_step
 
 BOTH = [GOVERNANCE, DISTRICT]
@@ -297,3 +300,112 @@ def test_no_letter_shows_what_it_says_and_none_is_taken_twice_for_two(small: Sma
         member.peering.received("hub", "x", letter, small.clock.time)
         member.peering.received("hub", "x", letter[:-1] + bytes([letter[-1] ^ 1]), small.clock.time)
     assert small.pharmacy.inquiry.frontier_digest(BOTH) == before
+
+
+# --- ways ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_relay_without_keys_carries_between_nodes_that_are_never_up_together(small: Small) -> None:
+    relay = small.realm.enrol("relay", NodeRole.RELAY)
+    small.net.join("relay", relay)
+    small.net.join("prescriber", small.prescriber)
+    small.net.run(5_000)
+    documents = small.prescribe(5)
+    small.net.run(20_000)
+    small.net.leave("prescriber")
+    assert relay.node.keyring.districts() == []
+    small.net.join("pharmacy", small.pharmacy)
+    small.net.run_until(lambda: in_step(relay, small.pharmacy, districts=BOTH), 60_000)
+    for document in documents:
+        assert small.pharmacy.assess(document, Supply(fill=1, quantity=100, pharmacy=PHARMACY)).verdict is (  # type: ignore[arg-type]
+            Verdict.PERMIT
+        )
+        state = relay.node.reader.state(document)  # type: ignore[arg-type]
+        assert state is not None
+        assert state.prescription.issued is None
+    relay.close()
+
+
+def test_a_node_with_two_links_passes_on_what_it_hears_on_one(small: Small) -> None:
+    neighbour = small.realm.enrol("neighbour", NodeRole.PHARMACY)
+    small.net.join("prescriber", small.prescriber, buses=("hub",))
+    small.net.join("pharmacy", small.pharmacy, buses=("hub", "site"))
+    small.net.join("neighbour", neighbour, buses=("site",))
+    small.net.run_until(lambda: in_step(small.prescriber, small.pharmacy, neighbour, districts=BOTH), 60_000)
+    small.prescribe(1)
+    took = small.net.run_until(
+        lambda: in_step(small.prescriber, small.pharmacy, neighbour, districts=BOTH), 5_000
+    )
+    assert took <= 4 * small.net.latency_ms
+    neighbour.close()
+
+
+def test_two_links_between_the_same_two_carry_each_entry_in_full_once_and_survive_the_loss_of_one(
+    small: Small,
+) -> None:
+    a = small.net.join("prescriber", small.prescriber, buses=("hub", "radio"))
+    small.net.join("pharmacy", small.pharmacy, buses=("hub", "radio"))
+    small.net.run(20_000)
+    for member in small.net.members.values():
+        member.peering.link_down("hub")
+    small.net.members["pharmacy"].buses = small.net.members["prescriber"].buses = ("radio",)
+    small.prescribe(3)
+    small.net.run_until(lambda: in_step(small.prescriber, small.pharmacy, districts=BOTH), 30_000)
+    assert {peer.link for peer in a.peering.peers} == {"radio"}
+
+
+# --- hostile -----------------------------------------------------------------------------------------------------------
+
+
+def test_who_only_claims_to_be_a_peer_cannot_silence_it(small: Small) -> None:
+    member = small.net.join("pharmacy", small.pharmacy)
+    small.net.join("prescriber", small.prescriber)
+    small.net.run(20_000)
+    sender = small.prescriber.node.identity.node
+    for n in range(5_000):
+        forged = bytes([Kind.LETTER]) + sender + n.to_bytes(60, "big")
+        member.peering.received("hub", "x", forged, small.clock.time)
+    small.prescribe(1)
+    took = small.net.run_until(lambda: in_step(small.prescriber, small.pharmacy, districts=BOTH), 5_000)
+    assert took <= 10
+    assert member.peering.refused["not-authentic"] == 5_000
+
+
+def test_forged_entries_and_claimed_gaps_cost_a_bounded_number_of_verifications_and_rounds(
+    small: Small,
+) -> None:
+    member = small.net.join("pharmacy", small.pharmacy)
+    other = small.net.join("prescriber", small.prescriber)
+    small.net.run(20_000)
+    small.prescribe(1)
+    small.net.run(20_000)
+    peer = member.peering.peers.peers[other.node]
+    rounds = peer.rounds
+    (true,) = [p for _, p in small.net.seen if p[0] == Kind.LIVE][-1:]
+    told = decode_live(true[1:])
+    for n in range(2_000):
+        entry = msgspec.structs.replace(told.entry, sequence=told.entry.sequence + 1 + n)
+        frame = encode_live(msgspec.structs.replace(told, entry=entry))
+        member.peering.received("hub", "rx.x.live.SE-AB-0180", frame, small.clock.time)
+        small.net.run(1)
+    assert peer.rounds - rounds <= 2_000 / AT_ONCE_AGAIN_MS + 4
+    small.prescribe(1)
+    small.net.run_until(lambda: in_step(small.prescriber, small.pharmacy, districts=BOTH), 5_000)
+
+
+def test_a_holder_that_grants_what_it_never_wrote_costs_no_storm_of_rounds(small: Small) -> None:
+    for name in ("agency", "prescriber", "pharmacy"):
+        small.net.join(name, getattr(small, name))
+    (document,) = small.prescribe(1, holder=small.agency)
+    small.net.run(20_000)
+    member, agency = small.net.members["pharmacy"], small.net.members["agency"]
+    told = claim(small, "pharmacy", "agency", document, deadline_ms=20_000)
+    member.peering.poll(small.clock.time)
+    command = next(iter(member.peering.requests._pending))
+    member.peering.requests.told(agency.node, ClaimTold(command, b"l" * 32))
+    for name in ("agency",):
+        small.net.members[name].peering.requests.answer = lambda *_: ClaimTold(command, b"l" * 32)  # type: ignore[method-assign]
+    rounds = member.peering.peers.peers[agency.node].rounds
+    small.net.run_until(lambda: bool(told), 30_000)
+    assert told[0].code == "unreachable"
+    assert member.peering.peers.peers[agency.node].rounds - rounds <= 20_000 / AT_ONCE_AGAIN_MS + 10
