@@ -24,6 +24,7 @@ __all__ = [
     "Here",
     "Kind",
     "Live",
+    "SignedHere",
     "Speech",
     "check_here",
     "decode_here",
@@ -123,12 +124,14 @@ class Here(Struct, frozen=True, array_like=True):
     digest: Annotated[bytes, Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES)]
 
 
-class _SignedHere(Struct, frozen=True, array_like=True):
+class SignedHere(Struct, frozen=True, array_like=True):
+    """A sign of life and its giver's signature, over the realm and the district too."""
+
     here: Here
     signature: Annotated[bytes, Meta(min_length=64, max_length=64)]
 
 
-_here = msgspec.msgpack.Decoder(_SignedHere)
+_here = msgspec.msgpack.Decoder(SignedHere)
 
 
 def _said(realm: RealmId, district: str, here: Here) -> bytes:
@@ -137,7 +140,7 @@ def _said(realm: RealmId, district: str, here: Here) -> bytes:
 
 def encode_here(realm: RealmId, district: str, here: Here, key: Ed25519PrivateKey) -> bytes:
     """The frame of a sign of life."""
-    signed = _SignedHere(here, key.sign(_said(realm, district, here)))
+    signed = SignedHere(here, key.sign(_said(realm, district, here)))
     return bytes([Kind.HERE]) + msgspec.msgpack.encode(signed)
 
 

@@ -25,6 +25,7 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from ledger import codec, enrolment, events, feed, paper  # noqa: E402
+from scripts.asyncapi import SCHEMA_FILE, asyncapi, network_components  # noqa: E402
 from scripts.vectors.carriers import carriers  # noqa: E402
 from scripts.vectors.certified import certified  # noqa: E402
 from scripts.vectors.courses import courses  # noqa: E402
@@ -39,6 +40,8 @@ from scripts.vectors.values import values  # noqa: E402
 __all__ = ["build", "differences", "main"]
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
+FORMATS = "1.0.0"
+"""Version of the formats on the wire, as the AsyncAPI document states it: the first number is that of `nodes.messages`."""
 SHOWN_MAX = 20
 """Differing files named; more help nobody."""
 _TRAVELLING = {
@@ -83,6 +86,10 @@ def build(directory: Path) -> None:
         )
     for name, (about, kinds) in _TRAVELLING.items():
         (directory / f"{name}.schema.json").write_bytes(pretty(_schema(name, about, kinds)))
+    network = network_components()
+    whole = {"$schema": DIALECT, "$id": SCHEMA_FILE, "$defs": network}
+    (directory / SCHEMA_FILE).write_bytes(pretty(_one_line(whole)))
+    (directory / "asyncapi.json").write_bytes(pretty(_one_line(asyncapi(FORMATS, network))))
     dictionary = (ROOT / "ledger" / "dictionaries" / "1.zdict").read_bytes()
     digest = hashlib.sha256(dictionary).hexdigest()
     (directory / "dictionaries.json").write_bytes(
