@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import date
+
 from msgspec import Struct
 
 from ledger.errors import InvalidInput
@@ -69,8 +71,14 @@ def checked_patient(patient: Patient) -> Patient:
     """The patient with the identity number in its one form.
 
     Raises:
-        InvalidInput: a malformed number, or neither number nor birth date. The message holds no value (R13).
+        InvalidInput: a malformed number or birth date, or neither. The message holds no value (R13).
     """
+    if patient.birth_date is not None:
+        try:
+            if date.fromisoformat(patient.birth_date).isoformat() != patient.birth_date:
+                raise ValueError
+        except ValueError:
+            raise InvalidInput("patient: the birth date is not YYYY-MM-DD") from None
     if patient.identifier is None:
         if patient.birth_date is None:
             raise InvalidInput("patient: give an identity number, or a birth date (and sex)")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.world import DISTRICT, PHARMACIST, PRESCRIBER, SmallRealm, order
-from ledger import Coded, InvalidInput, Ledger, NodeRole, NotPermitted, StoreDamaged, Supply
+from ledger import Coded, InvalidInput, Ledger, NodeRole, NotPermitted, Patient, StoreDamaged, Supply
 from ledger.store import restore_store
 from nodes.inprocess import synchronise
 
@@ -95,3 +95,11 @@ def test_blocks_consent_and_the_registers_id_stand_in_the_state(realm: SmallReal
     assert ledger.show(document).prescription.blocked == ()
     ledger.attach_external_id(document, Coded("register", "42"), person=PRESCRIBER)
     assert ledger.show(document).prescription.external_ids == (Coded("register", "42"),)
+
+
+@pytest.mark.parametrize("birth_date", ["19-01-01", "1990-13-01", "igår", "19900101"])
+def test_a_question_that_means_nothing_is_refused_and_not_answered_with_nothing(
+    realm: SmallRealm, birth_date: str
+) -> None:
+    with pytest.raises(InvalidInput):
+        realm.pharmacy.patient(Patient(name="-", birth_date=birth_date), person=PHARMACIST, purpose="vård")
