@@ -24,7 +24,7 @@ TIMED = started=$$(date +%s); trap 'echo "make $@: $$(( $$(date +%s) - started )
 
 .PHONY: help
 help: ## list the verbs
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
 
 .PHONY: setup
 setup: $(VENV)/installed ## make .venv with everything pinned and hash-checked
@@ -48,6 +48,10 @@ $(VENV)/installed: $(VENV)/locked pyproject.toml
 .PHONY: demo
 demo: $(VENV)/installed ## the main job on this machine, under 20 s (INPUT=PATH: your FHIR files)
 	@$(TIMED) $(BIN)/rxledger demo $(if $(INPUT),--input "$(INPUT)")
+
+.PHONY: demo-nats
+demo-nats: $(VENV)/installed ## an outage on real servers and processes, under 60 s
+	@$(TIMED) $(BIN)/rxledger demo-nats
 
 .PHONY: test
 test: $(VENV)/installed ## all tests but the nightly ones (TESTS=path: some)

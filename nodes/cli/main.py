@@ -12,7 +12,7 @@ from importlib.metadata import version
 import structlog
 
 from ledger.errors import LedgerBug, RxLedgerError, StoreDamaged
-from nodes.cli import care, custody, daemon, exchange, nats, realm
+from nodes.cli import care, custody, daemon, exchange, nats, network, realm
 from nodes.cli.output import Output
 
 __all__ = ["EXIT_DAMAGED", "EXIT_DONE", "EXIT_REFUSED", "EXIT_USAGE", "main"]
@@ -27,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
     )
     root.add_argument("--version", action="version", version=f"rxledger {version('rxledger')}")
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (realm, care, custody, exchange, daemon, nats):
+    for module in (realm, care, custody, exchange, daemon, nats, network):
         module.add_commands(commands)
     return root
 
