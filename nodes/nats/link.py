@@ -39,10 +39,11 @@ from nodes.links import LinkState, LinkStatus, Received
 from nodes.nats.reasons import Unfit, reason_of
 from nodes.nats.settings import LinkSettings, Login, Server, server_of
 from nodes.nats.transport import HardTransport
+from nodes.wire import FRAME_BYTES_MAX
 
 __all__ = ["PAYLOAD_BYTES_MAX", "SUBJECTS_MAX", "NatsLink"]
 
-PAYLOAD_BYTES_MAX = 128 * 1024
+PAYLOAD_BYTES_MAX = FRAME_BYTES_MAX
 """One message, either way: what our hubs are configured to take, and two minutes at 9,600 bit/s."""
 SUBJECTS_MAX = 1024
 """Two a district, for the municipalities of several regions; who serves more uses a wildcard."""
