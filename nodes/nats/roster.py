@@ -19,7 +19,7 @@ from ledger.identity import Certified, NodeRole, is_expired, verify_chain
 from ledger.ids import GOVERNANCE, NodeId
 from nodes.nats.nkeys import user_nkey
 
-__all__ = ["Member", "Roster", "read_roster"]
+__all__ = ["EVERYWHERE", "Member", "Roster", "read_roster"]
 
 DAY_MS = 86_400_000
 EVERYWHERE = frozenset({NodeRole.AGENCY, NodeRole.RELAY})

@@ -20,10 +20,9 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from msgspec import Struct
 
 from ledger.certificates import server_uri
-from ledger.identity import NodeRole
 from ledger.ids import GOVERNANCE, RealmId
 from nodes.nats.description import Description, Hub, National, Server, Site
-from nodes.nats.roster import Member, Roster
+from nodes.nats.roster import EVERYWHERE, Member, Roster
 from nodes.nats.subjects import Permissions, here, live, mailbox, permissions, prefix
 from nodes.wire import FRAME_BYTES_MAX
 
@@ -131,7 +130,7 @@ def _nodes_of(server: National | Hub | Site, roster: Roster) -> list[Member]:
         if not server.guests:
             return own
         districts = {d for m in own for d in m.districts}
-        return [m for m in roster.members if m in own or m.serves(districts)]
+        return [m for m in roster.members if m.node in server.carried or m.serves(districts)]
     if isinstance(server, Hub) and server.districts:
         return [m for m in roster.members if m.serves(server.districts)]
     return list(roster.members)
@@ -158,13 +157,15 @@ def _of_site(site: Site, hub: Hub, roster: Roster, realm: RealmId) -> Permission
     if not own:
         return None
     districts = {d for m in own for d in m.districts}
-    if any(m.role in (NodeRole.AGENCY, NodeRole.RELAY) for m in own):
-        districts |= set(hub.districts)
-    common = _common(realm, districts)
-    reached = [m for m in roster.members if m.serves(districts)]
+    if any(m.role in EVERYWHERE for m in own):
+        districts |= set(hub.districts) or {d for m in roster.members for d in m.districts}
+    reached = [m for m in roster.members if m.serves(districts) or m in own]
     return Permissions(
-        publish=tuple(sorted({*common, *(mailbox(realm, m.node) for m in [*reached, *own])})),
-        subscribe=tuple(sorted({*common, *(mailbox(realm, m.node) for m in own)})),
+        publish=tuple(sorted({*_common(realm, districts), *(mailbox(realm, m.node) for m in reached)})),
+        # What each may hear anyway: a subscription passes up as it is, a pattern only where that pattern is allowed.
+        subscribe=tuple(
+            sorted({s for m in own for s in permissions(realm, m.node, m.role, m.districts).subscribe})
+        ),
     )
 
 

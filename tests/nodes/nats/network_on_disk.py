@@ -101,10 +101,12 @@ class NetworkOnDisk:
         async with connected(self.url(name), self.realm.realm, login_of(ledger), heard=heard) as client:
             yield client
 
-    async def passes(self, sender: Client, receiver: Client, subject: str) -> bool:
+    async def passes(
+        self, sender: Client, receiver: Client, subject: str, *, heard_as: str | None = None
+    ) -> bool:
         """Whether a message comes through within `WAIT_SECONDS`; sent again until then, as interest spreads."""
         heard: asyncio.Queue[Msg] = asyncio.Queue()
-        subscription = await receiver.subscribe(subject, cb=heard.put)
+        subscription = await receiver.subscribe(heard_as or subject, cb=heard.put)
         try:
             deadline = time.monotonic() + WAIT_SECONDS
             while time.monotonic() < deadline:

@@ -12,6 +12,7 @@ import pytest
 from ledger import Ledger, NodeRole
 from nodes.nats import control
 from nodes.nats.control import Applied, apply_folder, apply_folders
+from nodes.nats.description import read_description
 from nodes.nats.folders import write_users
 from nodes.nats.server import ServerFailed
 from tests.nodes.nats.network_on_disk import NetworkOnDisk, eventually, ported
@@ -170,6 +171,26 @@ def test_who_is_admitted_comes_in_without_a_restart(region: Region) -> None:
                 await eventually(lambda: net.leafs("hub") == {"site-a", "site-b"})
                 assert await net.passes(third, client, net.mailbox(new))
                 assert await net.passes(client, third, net.mailbox(region.third))
+
+    asyncio.run(main())
+
+
+def test_a_server_that_is_no_longer_described_is_gone(region: Region) -> None:
+    """A stolen one: its certificate stays good, but nobody above it knows it any more."""
+    net = region.net
+
+    async def main() -> None:
+        await region.whole()
+        tables = net.file.read_text().split("[[")
+        net.file.write_text("[[".join(t for t in tables if 'name = "site-a"' not in t))
+        net.description = read_description(net.file)
+        net.write()
+        applied = await asyncio.to_thread(region.apply, "n1", "hub")
+        assert [(a.done, a.kicked) for a in applied] == [(True, 0), (True, 1)]
+        assert net.leafs("hub") == {"site-b"}
+        tries = logged(region, "hub", "authentication error")
+        await eventually(lambda: logged(region, "hub", "authentication error") > tries, "another try")
+        assert net.leafs("hub") == {"site-b"}
 
     asyncio.run(main())
 

@@ -26,6 +26,7 @@ from nodes.nats.folders import find_folders, prepare_run, write_users
 from nodes.nats.nkeys import user_nkey
 from nodes.nats.roster import Member, Roster, read_roster
 from nodes.nats.server import check_config
+from nodes.nats.subjects import live, permissions
 from nodes.nats.topology import PAYLOAD_BYTES_MAX, Files, listed_users, render, users_in
 from tests.ledger.realm_for_tests import RealmForTests
 from tests.nodes.nats.network_on_disk import NetworkOnDisk, ported
@@ -334,3 +335,30 @@ def test_a_site_with_nobody_left_is_no_user_of_its_hub(made: Fixture) -> None:
         for u in listed_users(made.net.description, hub, roster, made.realm.realm.id)
         if u.name.startswith("urn:")
     ]
+
+
+def test_a_site_may_keep_guests_out(made: Fixture) -> None:
+    path = made.net.file
+    path.write_text(path.read_text().replace("[[site]]", "[[site]]\nguests = false"))
+    description = read_description(path)
+    listed = listed_users(description, description.site[0], made.net.roster(), made.realm.realm.id)
+    assert [user.name for user in listed] == [login_of(made.north).user]
+
+
+def test_a_site_with_a_relay_carries_all_districts_of_its_hub(made: Fixture) -> None:
+    """A relay serves every district; what it may write to is bounded by what its hub serves."""
+    path = made.net.file
+    path.write_text(path.read_text().replace(ident(made.north), ident(made.relay)))
+    description, realm = read_description(path), made.realm.realm.id
+    for hub, district in zip(description.hub, (STOCKHOLM, UPPSALA), strict=True):
+        [site] = [
+            u for u in listed_users(description, hub, made.net.roster(), realm) if u.name.startswith("urn:")
+        ]
+        assert (
+            site.allowed.subscribe
+            == permissions(realm, made.relay.node.identity.node, NodeRole.RELAY, ()).subscribe
+        )
+        assert live(realm, district) in site.allowed.publish
+        others = {live(realm, d) for d in (STOCKHOLM, UPPSALA) if d != district}
+        assert others.isdisjoint(site.allowed.publish)
+        assert not any("*" in subject for subject in site.allowed.publish)

@@ -23,13 +23,14 @@ from tests.nodes.nats.realm_on_disk import STOCKHOLM, UPPSALA, Heard, RealmOnDis
 
 
 class Country:
-    """Three national servers, two hubs, one site; a pharmacy at each hub and one behind the site."""
+    """Three national servers, two hubs, two sites; a pharmacy at each hub, one behind a site, a relay behind the other."""
 
     def __init__(self, directory: Path) -> None:
         self.realm = RealmOnDisk(directory)
         self.north = self.realm.enrol(NodeRole.PHARMACY, STOCKHOLM, "north")
         self.south = self.realm.enrol(NodeRole.PHARMACY, UPPSALA, "south")
         self.inside = self.realm.enrol(NodeRole.PHARMACY, STOCKHOLM, "inside")
+        self.relay = self.realm.enrol(NodeRole.RELAY, "", "relay")
         self.agency = self.realm.founded.agency
         self.net = NetworkOnDisk(
             self.realm,
@@ -38,6 +39,7 @@ class Country:
                 ported("hub-north", "hub", districts=[STOCKHOLM]),
                 ported("hub-south", "hub", districts=[UPPSALA]),
                 ported("site", "site", hubs=["hub-north"], nodes=[self.inside.node.identity.node.hex()]),
+                ported("relay", "site", hubs=["hub-north"], nodes=[self.relay.node.identity.node.hex()]),
             ],
         )
 
@@ -51,7 +53,7 @@ class Country:
             ),
             "both hubs under the national cluster",
         )
-        await eventually(lambda: net.leafs("hub-north") == {"site"}, "the site under its hub")
+        await eventually(lambda: net.leafs("hub-north") == {"site", "relay"}, "the sites under their hub")
 
     def close(self) -> None:
         self.net.close()
@@ -105,6 +107,11 @@ def test_a_message_passes_between_regions_sites_and_the_agency(standing: Country
             assert await net.passes(north, inside, announced)
             assert await net.passes(inside, north, announced)
             assert await net.passes(north, agency, announced)
+            async with net.client("relay", standing.relay) as relay:
+                everything = live(standing.realm.realm.id, "*")
+                assert await net.passes(north, relay, announced, heard_as=everything)
+                assert await net.passes(relay, inside, net.mailbox(standing.inside))
+                assert await net.passes(inside, relay, net.mailbox(standing.relay))
 
     asyncio.run(main())
 
@@ -283,7 +290,7 @@ def test_a_site_that_cheats_hears_only_what_is_for_its_nodes(country: Country, t
         from nats.aio.client import Client
 
         with LocalServer(open_to_all, tmp_path / "hostile") as hostile:
-            await eventually(lambda: net.leafs("hub-north") == {"hostile"})
+            await eventually(lambda: net.leafs("hub-north") == {"hostile", "relay"})
             spy = Client()
             await spy.connect(hostile.urls[0], allow_reconnect=False, no_echo=True)
             heard: list[str] = []

@@ -163,3 +163,33 @@ def test_no_server_on_the_machine_says_what_to_install(
     other.symlink_to("/bin/true")
     assert module.find_server() == other
     assert os.access(other, os.X_OK)
+
+
+def test_a_server_that_is_gone_does_not_answer(tmp_path: Path) -> None:
+    with LocalServer(ANY, tmp_path) as server:
+        assert server.monitor("/varz")["max_payload"] == 1024 * 1024
+        with pytest.raises(ServerFailed, match="does not answer to /nothing"):
+            server.monitor("/nothing")
+        server.kill()
+        with pytest.raises(ServerFailed, match="does not answer to /varz"):
+            server.monitor("/varz")
+        with pytest.raises(ServerFailed):
+            server.reload()
+
+
+def test_an_answer_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MONITOR_BYTES_MAX", 100)
+    with LocalServer(ANY, tmp_path) as server, pytest.raises(ServerFailed, match="larger than 100"):
+        server.monitor("/varz")
+
+
+def test_a_server_that_stands_still_does_not_hold_up_a_reload_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MONITOR_SECONDS", 0.2)
+    with LocalServer(ANY, tmp_path) as server:
+        server.signal(signal.SIGSTOP)
+        with pytest.raises(ServerFailed, match="does not answer"):
+            server.reload()
+        server.signal(signal.SIGCONT)
+        server.reload()
