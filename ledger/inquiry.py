@@ -1,7 +1,8 @@
 """Questions across prescriptions: a patient's list, anomalies, digests, the horizon, the audit log (R11, R13).
 
 - The patient index maps a keyed hash of the identity to documents; without the district's index key it says nothing.
-- Entries that came by replication are indexed when the next question needs it, each once.
+- Entries that came by replication are indexed when the next question needs it: each once, or again from the first that
+  could not be read when keys of a district have come since.
 - Every lookup of a patient is written to the audit log, sealed and hash-chained, before its answer is given.
 """
 
@@ -36,6 +37,7 @@ INDEX_BATCH = 2000
 UNHEARD_SHOWN_MAX = 64
 """Nodes named in a horizon, those silent longest first: more than a screen shows."""
 _INDEXED = "indexed-arrival"
+_UNREAD = "indexed-unread"
 _SETTLED = "settled-arrival"
 _AUDIT = "audit"
 
@@ -55,6 +57,13 @@ class _AuditRecord(Struct, frozen=True, array_like=True):
     purpose: str
     patient: tuple[str, str]
     found: int
+
+
+class _FirstUnread(Struct, frozen=True, array_like=True):
+    """The first arrival that could not be read when it was to be indexed, and with which keys that was tried."""
+
+    arrival: int
+    keys: bytes
 
 
 class Inquiry:
@@ -119,19 +128,36 @@ class Inquiry:
         node, looked = self._node, 0
         if not node.store.writable:
             return 0
-        while True:
-            after = int.from_bytes(node.store.get_meta(_INDEXED) or b"", "big")
-            batch = node.store.arrivals(after, INDEX_BATCH)
-            if not batch:
-                return looked
+        after = int.from_bytes(node.store.get_meta(_INDEXED) or b"", "big")
+        keys, unread = self._district_keys(), self._first_unread()
+        if unread is not None and unread.keys != keys:
+            after = unread.arrival - 1
+            unread = None
+        while batch := node.store.arrivals(after, INDEX_BATCH):
             with node.transaction():
                 for arrival, stored in batch:
                     after = arrival
                     fact = node.reader.open(stored).fact
-                    if fact is not None and fact.event is not None:
+                    if fact is None:
+                        unread = unread or _FirstUnread(arrival, keys)
+                    elif fact.event is not None:
                         self.index_event(fact.event, fact.document)
                 node.store.put_meta(_INDEXED, after.to_bytes(8, "big"))
+                node.store.put_meta(_UNREAD, msgspec.msgpack.encode(unread))
             looked += len(batch)
+        return looked
+
+    def _first_unread(self) -> _FirstUnread | None:
+        noted = self._node.store.get_meta(_UNREAD)
+        return None if noted is None else msgspec.msgpack.decode(noted, type=_FirstUnread | None)
+
+    def _district_keys(self) -> bytes:
+        """A hash of which epochs of which districts can be read. Keys of single documents come too often to look again."""
+        keyring = self._node.keyring
+        return tagged_hash(
+            "district keys",
+            *(f"{district} {epoch}".encode() for district in keyring.districts() for epoch, _ in keyring.epochs(district)),
+        )  # fmt: skip
 
     def settle(self, limit: int = INDEX_BATCH) -> int:
         """Bring index and sealed snapshots up to date for up to `limit` arrivals; returns documents renewed."""

@@ -82,6 +82,7 @@ class Reader:
         self._authors: dict[FeedId, tuple[Certified, str]] = {}
         self._states: OrderedDict[DocumentId, State] = OrderedDict()
         self._heads: OrderedDict[DocumentId, tuple[bytes, tuple[Link, ...]]] = OrderedDict()
+        """Bound to what is held and to the keys: an event must build on all that its author could read."""
         self._governance: GovernanceView | None = None
         self._governance_basis = b""
         self._districts: dict[str, tuple[bytes, bytes, tuple[Fact, ...]]] = {}
@@ -252,7 +253,7 @@ class Reader:
         """Ids that no other readable event of the document names as parent: the parents of the next one."""
         place = self._place(document)
         known = self._heads.get(document)
-        if place is not None and known is not None and known[0] == place[1]:
+        if place is not None and known is not None and known[0] == place[1] + self._keyring.digest():
             return known[1]
         state = self.state(document)
         return () if state is None else state.heads
@@ -263,7 +264,10 @@ class Reader:
         if place is None:
             return
         # More heads than one event can join stay heads.
-        self._heads[document] = place[1], tuple(sorted({*sorted(parents)[PARENTS_MAX:], link}))
+        self._heads[document] = (
+            place[1] + self._keyring.digest(),
+            tuple(sorted({*sorted(parents)[PARENTS_MAX:], link})),
+        )
         if len(self._heads) > CACHED_STATES_MAX:
             self._heads.popitem(last=False)
 

@@ -231,7 +231,7 @@ class Realm:
         command = pick(self.commands, number)
         site = self.sites[command.site]
         first = self.model.by_command(site.node, command.id)
-        known = [link for link in first if link in site.written and site.ledger.node.first_result(command.id)]
+        known = [link for link in first if link in site.written]
         before = site.ledger.inquiry.frontier_digest()
         if command.asked_by in self.revoked:
             return

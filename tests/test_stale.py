@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.world import DISTRICT, OFFICER, PHARMACIST, PRESCRIBER, SmallRealm, order
-from ledger import DocumentId, Ledger, Link, NodeRole
+from ledger import DocumentId, Ledger, Level, Link, NodeRole, Status, Supply
 from nodes.inprocess import synchronise
 
 
@@ -106,8 +106,6 @@ def test_nobody_is_taken_to_know_a_revocation_that_a_later_entry_of_governance_o
     synchronise(other.exchange, realm.prescriber.exchange)
     agency = realm.agency.stewardship
     agency.revoke(other.node.identity.node, person=OFFICER, reason="stulen", new_epoch=False)
-    from ledger import Level, Supply
-
     declared = agency.declare(Level.CRISIS, person=OFFICER)
     send_ahead(realm.agency, other, declared.link)
     assert other.level(DISTRICT) is Level.CRISIS
@@ -119,3 +117,39 @@ def test_nobody_is_taken_to_know_a_revocation_that_a_later_entry_of_governance_o
     mark = other.node.reader.governance().mark
     synchronise(other.exchange, realm.agency.exchange)
     assert other.node.reader.governance().mark == declared.link[:8] != mark
+
+
+def test_a_prescription_read_with_a_later_key_stands_in_the_patients_list(
+    realm: SmallRealm, other: Ledger
+) -> None:
+    """It had been looked at, and could not be read, when the list was last asked for."""
+    wanted = order(0, holder=None).patient
+    realm.agency.stewardship.start_epoch(DISTRICT, person=OFFICER)
+    realm.replicate()
+    realm.prescriber.stewardship.take_epochs()
+    document = prescribed(realm)
+    synchronise(other.exchange, realm.prescriber.exchange)
+    for _ in range(2):
+        assert not other.patient(wanted, person=PHARMACIST, purpose="dispensing").prescriptions
+    assert other.stewardship.take_epochs() == 1
+    for _ in range(2):
+        assert set(other.patient(wanted, person=PHARMACIST, purpose="dispensing").prescriptions) == {document}
+
+
+def test_an_event_builds_on_all_that_its_author_could_read_when_it_wrote(
+    realm: SmallRealm, other: Ledger
+) -> None:
+    """R5: a resume ends the holds that its author knew of, also of one that a key made readable just before."""
+    document = prescribed(realm)
+    realm.replicate()
+    synchronise(other.exchange, realm.prescriber.exchange)
+    realm.agency.stewardship.start_epoch(DISTRICT, person=OFFICER)
+    realm.replicate()
+    realm.pharmacy.stewardship.take_epochs()
+    realm.pharmacy.hold(document, person=PHARMACIST)
+    synchronise(realm.agency.exchange, realm.pharmacy.exchange)
+    synchronise(realm.prescriber.exchange, realm.pharmacy.exchange)
+    realm.prescriber.amend(document, person=PRESCRIBER, dosage="2 tabletter")
+    assert realm.prescriber.stewardship.take_epochs() == 1
+    realm.prescriber.resume(document, person=PRESCRIBER)
+    assert realm.prescriber.show(document).prescription.status is Status.ACTIVE
