@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import http.client
+import itertools
 import json
 import os
 import shutil
@@ -21,7 +22,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -53,6 +53,11 @@ LOG_LINES_SHOWN = 12
 LOG_TAIL_BYTES = 16 * 1024
 """Read from the end of a log to find those lines."""
 CONFIG_FILE, LOG_FILE = "nats.conf", "nats.log"
+PORTS_A_PROCESS = 100
+"""How far apart processes that follow each other begin to look for free ports."""
+_PORTS = range(10_000, 32_768)
+"""From 32,768 on, Linux gives ports to outgoing connections."""
+_turn = itertools.count()
 _PR_SET_PDEATHSIG = 1
 
 
@@ -118,13 +123,25 @@ def check_config(config: Path) -> str:
 def free_ports(count: int) -> list[int]:
     """Ports of loopback that nobody listens on now, all different: for servers that must come back on the same.
 
-    Another process may take one before the server does; where one start is enough let the server choose (port -1).
+    Where one start is enough, let the server choose (port -1). These lie below those that the system gives to outgoing
+    connections, each process begins elsewhere, and none is given twice soon: so that nobody takes one before the server.
+
+    Raises:
+        ServerFailed: there are not so many.
     """
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+    found: list[int] = []
+    for _ in range(len(_PORTS)):
+        port = _PORTS[(os.getpid() * PORTS_A_PROCESS + next(_turn)) % len(_PORTS)]
+        with socket.socket() as one:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # As the server does.
+            try:
+                one.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise ServerFailed(f"there are no {count} free ports on this machine", advice="stop what holds them")
 
 
 class LocalServer:

@@ -193,3 +193,16 @@ def test_a_server_that_stands_still_does_not_hold_up_a_reload_for_ever(
             server.reload()
         server.signal(signal.SIGCONT)
         server.reload()
+
+
+def test_free_ports_are_free_and_given_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = [port for _ in range(20) for port in free_ports(3)]
+    assert len(set(given)) == 60
+    assert all(10_000 <= port < 32_768 for port in given)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", given[0]))
+        taken.listen()
+        monkeypatch.setattr(module, "_PORTS", range(given[0], given[0] + 1))
+        with pytest.raises(ServerFailed, match="no 1 free ports"):
+            free_ports(1)
+    assert free_ports(1) == given[:1]
