@@ -515,7 +515,7 @@ def test_whatever_parameters_come_the_answer_is_a_result_or_a_typed_refusal(
 def test_half_a_frame_holds_up_nobody_and_not_for_long(
     site: Site, shared: Ledger, owner: OwnerSocket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(frames, "FRAME_SECONDS", 0.2)
+    monkeypatch.setattr(frames, "FRAME_SECONDS", 1.0)
     with greeted(site) as sock:
         sock.sendall(b"\0\0")
         assert shared.today()
@@ -527,7 +527,7 @@ def test_a_client_that_does_not_read_is_dropped(
     site: Site, shared: Ledger, owner: OwnerSocket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     document = shared.prescribe(order(), person=DOCTOR).document
-    monkeypatch.setattr(frames, "FRAME_SECONDS", 0.2)
+    monkeypatch.setattr(frames, "FRAME_SECONDS", 1.0)
     with greeted(site) as sock:
         params = msgspec.Raw(msgspec.msgpack.encode({"document": document}))
         ask = msgspec.msgpack.encode(Request(1, "ledger.show", params))
