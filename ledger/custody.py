@@ -46,6 +46,10 @@ __all__ = [
 ]
 
 
+_ANY_FILL = 0
+"""Of a reversal whose supply is not held, the fill is not known."""
+
+
 class Standing(StrEnum):
     """How an act of custody is judged."""
 
@@ -167,10 +171,10 @@ class _Judge:
 
     def reversed(self, fact: Fact, event: DispensingReversed) -> None:
         supply = self.supplied.get(Link(event.supply))
-        judged = self.standing.get((Link(event.supply), supply.fill)) if supply else None
-        if supply is not None and judged is Standing.UNPROVEN:
-            self.unproven.add((fact.id, supply.fill))
         original = self.causality.facts.get(Link(event.supply))
+        judged = self.standing.get((Link(event.supply), supply.fill)) if supply else None
+        if original is None or judged is Standing.UNPROVEN:
+            self.unproven.add((fact.id, supply.fill if supply else _ANY_FILL))
         if (
             supply is None
             or original is None
@@ -220,7 +224,7 @@ class _Judge:
     def _can_be_judged(self, fact: Fact, rests_on: Link, fill: int) -> bool:
         """Whether an act that spends nothing known here is known to have had no right."""
         ground = self.causality.facts.get(rests_on)
-        if ground is None or (rests_on, fill) in self.unproven:
+        if ground is None or self.unproven & {(rests_on, fill), (rests_on, _ANY_FILL)}:
             return False
         # A conveyance does not say which right it conveyed: that may stand in what is not held.
         known = self.causality.past(fact.id) | self.causality.mask((fact.id,))
