@@ -219,7 +219,7 @@ class Realm:
             self.model.acknowledge(
                 Act(
                     link=receipt.link, document=receipt.document, author=site.node, site=site.name, command=command.id,
-                    knew=frozenset(knew), **command.facts,  # type: ignore[arg-type]
+                    knew=frozenset(knew), aware=self.model.told(site.ledger, receipt.document), **command.facts,  # type: ignore[arg-type]
                 )
             )  # fmt: skip
         return receipt
@@ -256,7 +256,7 @@ class Realm:
         self.model.acknowledge(
             Act(
                 link=receipt.link, document=receipt.document, author=site.node, site=name, command=receipt.command,
-                knew=frozenset(knew), kind=kind,
+                knew=frozenset(knew), aware=self.model.told(site.ledger, receipt.document), kind=kind,
             )
         )  # fmt: skip
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ledger import DocumentId, Ledger, Link, Prescription, Status
 
@@ -30,10 +30,12 @@ class Act:
     site: str
     command: bytes
     knew: frozenset[Link]
-    """Acts of the same prescription that the author could read when it wrote."""
+    """Acts of the same prescription that the author could read when it wrote, and what those build on."""
     fill: int = 0
     quantity: int = 0
     basis: str = ""
+    aware: frozenset[Link] = frozenset()
+    """Revocations that its author held, or that the author of something which it had read had held."""
     target: Link | None = None
     """The supply that is taken back or corrected."""
     text: str = ""
@@ -78,7 +80,9 @@ class Model:
     revocations: list[Revocation] = field(default_factory=list)
 
     def acknowledge(self, act: Act) -> None:
+        """Note it. What it builds on builds on more, which its author may not have held: that is its past all the same."""
         assert act.link not in self.acts, "one link for two acts"
+        act = replace(act, knew=act.knew.union(*(self.acts[link].knew for link in act.knew)))
         self.acts[act.link] = act
         self.of_document[act.document].append(act)
 
@@ -121,10 +125,31 @@ class Model:
             standing = [a for a in held if a.link not in unauthorised or a.kind == "issue"]
             _check_texts(said, standing, cancelled=bool(cancels))
         kinds = Counter(a.kind for a in said.anomalies)
-        assert not kinds["custody_breach"], "nobody here breaches custody"
+        for anomaly in said.anomalies:
+            if anomaly.kind == "custody_breach":
+                assert all(self._was_told(link) for link in anomaly.involved), "nobody here breaches custody"
         assert not kinds["void_event"]
         assert not kinds["out_of_role"]
         assert not kinds["command_conflict"]
+
+    def told(self, ledger: Ledger, document: DocumentId) -> frozenset[Link]:
+        """The revocations of which a store tells: held, or known to an author of what can be read."""
+        held = {r.link for r in self.revocations if ledger.node.store.by_link(r.link) is not None}
+        districts = {a.document for a in self.acts.values() if a.kind in CONVEYANCES}
+        for place in (document, *districts):
+            for link in self.readable(ledger, place):
+                held |= self.acts[link].aware
+        return frozenset(held)
+
+    def _was_told(self, link: Link) -> bool:
+        """Whether an act is by a revoked node that had read what was written with knowledge of that.
+
+        The ledger says of such a node that it had to know. Nobody else here may be blamed for anything.
+        """
+        act = self.acts[link]
+        return any(
+            r.author == act.author and r.link in act.aware and link not in r.good for r in self.revocations
+        )
 
     def _supplies(self, held: list[Act], unauthorised: set[Link], *, whole: bool) -> list[Supplied]:
         groups: dict[tuple[str, bytes], list[Act]] = {}
