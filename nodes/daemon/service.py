@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -18,7 +19,8 @@ from typing import Any, TypeVar
 import structlog
 
 from ledger import Clock, Coded, Patient, Person, PersonRole, SystemClock
-from ledger.errors import CommandRefused, RxLedgerError, StoreDamaged, StoreFull
+from ledger.errors import CommandRefused, RxLedgerError, StoreBusy, StoreDamaged, StoreFull
+from ledger.identity import NodeRole
 from ledger.ids import DocumentId, NodeId
 from ledger.keystore import Unlock
 from nodes.acquaintances import PeeringSettings
@@ -53,6 +55,9 @@ WAIT_MS_MAX = 10 * 60_000
 """How long a claim or fetch may be waited for."""
 HOUSEKEEPING_SECONDS = 5.0
 """Between looks for keys of new epochs and arrivals to index."""
+OPEN_SECONDS = 10.0
+"""How long the store may belong to another process when the daemon starts: a command ends, a backup is put in place."""
+OPEN_PAUSE_SECONDS = 0.02
 LOOK_SECONDS = 1.0
 """Between looks at the clock: it may be set, or the machine may have slept."""
 CALL_SECONDS = 30.0
@@ -291,6 +296,11 @@ class Service:
             await asyncio.sleep(HOUSEKEEPING_SECONDS)
 
     def _keep(self) -> None:
+        identity = self._ledger.node.identity
+        if identity.district and identity.role is not NodeRole.RELAY:
+            # After a fork or a restored backup: others can name as holder only a feed that they know.
+            with self._ledger.node.lock:
+                self._ledger.node.own_feed(identity.district)
         self._ledger.stewardship.take_epochs()
         self._ledger.inquiry.settle()
 
@@ -361,6 +371,22 @@ def _settings_of(link: LinkConfig) -> LinkSettings:
     return LinkSettings(name=link.name, bits_per_second=link.bandwidth_bits_per_s, thin=link.slow)
 
 
+def _opened(config: DaemonConfig, unlock: Unlock, clock: Clock) -> SiteLedger:
+    """The node's ledger, as soon as nobody else writes its store.
+
+    Raises:
+        StoreBusy: somebody does for longer than `OPEN_SECONDS`.
+    """
+    deadline = time.monotonic() + OPEN_SECONDS
+    while True:
+        try:
+            return SiteLedger.open(config.node, unlock, clock=clock).at(config.readiness)
+        except StoreBusy:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(OPEN_PAUSE_SECONDS)
+
+
 def run(
     config: DaemonConfig, unlock: Unlock, *, nightly_only: bool = False, clock: Clock | None = None
 ) -> int:
@@ -370,7 +396,7 @@ def run(
         RxLedgerError: the node cannot be opened, or cannot go on.
     """
     clock = clock or SystemClock()
-    ledger = SiteLedger.open(config.node, unlock, clock=clock).at(config.readiness)
+    ledger = _opened(config, unlock, clock)
     # For back-off and choice only: the system's entropy, so that no two nodes do the same.
     jitter = random.SystemRandom()
 
