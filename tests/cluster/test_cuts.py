@@ -9,9 +9,10 @@ import pytest
 
 from tests.cluster.book import AGREE_SECONDS, Book, agree, holds
 from tests.cluster.work import working
-from tests.lab.cluster import FAR_HERE, HERE, Cables, Member, Relays, open_cluster, until
+from tests.lab.cluster import FAR_HERE, HERE, Member, open_cluster, until
 from tests.lab.proxy import DOWN, UP
 from tests.lab.wan import Way
+from tests.lab.ways import Cables, Relays
 
 NOTICED_SECONDS = 60
 """Three pings of ten seconds without an answer."""
@@ -101,9 +102,7 @@ def test_connections_that_break_off_in_the_middle_of_a_message_lose_nothing(tmp_
                 before = cluster.ways.connections(host)
                 # Within a record of TLS, and a message of ours, some of them.
                 cluster.ways.reset(host, 777 + 1111 * number, way)
-                until(
-                    lambda h=host, b=before: cluster.ways.connections(h) > b, BACK_SECONDS, "a new connection"
-                )
+                until(partial(has_connected, cluster.ways, host, before), BACK_SECONDS, "a new connection")
                 work.wait_for("prescribe", 2)
         for member in cluster:
             until(member.up, BACK_SECONDS, f"{member.name} is back")

@@ -4,8 +4,7 @@ Everything is what an operator would run: the servers' folders are written by th
 node), servers and daemons are started by the command. A test breaks ways, kills processes, and works at the nodes
 meanwhile through the owner's socket, as any host system does.
 
-Each node has one way to the hub. Ways are cables between network namespaces where those work, else relays on loopback;
-faults of a byte stream (breaking off in the middle of a message) need relays, faults of packets need cables.
+Each node has one way to the hub (`tests.lab.ways`).
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -37,27 +37,20 @@ from nodes.nats.folders import write_folder
 from nodes.nats.roster import read_roster
 from nodes.nats.server import free_ports
 from tests.lab.lab import FAR_KINDS, KINDS
-from tests.lab.loops import LoopThread
-from tests.lab.netlab import Netlab
-from tests.lab.proxy import DOWN, UP, Proxy
-from tests.lab.wan import Wan, Way
+from tests.lab.ways import HUB, Cables, Relays
 
 __all__ = [
     "DISTRICT",
     "FAR_HERE",
     "HERE",
-    "HUB",
-    "Cables",
     "Cluster",
     "Member",
     "Process",
-    "Relays",
     "open_cluster",
     "until",
 ]
 
 ROOT = Path(__file__).resolve().parents[2]
-HUB = "hub"
 DISTRICT = "SE-AB-0180"
 ROLES: Mapping[str, NodeRole] = {
     "clinic": NodeRole.PRESCRIBER,
@@ -72,7 +65,7 @@ POLL_SECONDS = 0.02
 HERE = [KINDS[0], *(pytest.param(kind, marks=pytest.mark.nightly) for kind in KINDS[1:])]
 """For `pytest.mark.parametrize`: one way to build it each time, the other at night."""
 FAR_HERE = [FAR_KINDS[0], *(pytest.param(kind, marks=pytest.mark.nightly) for kind in FAR_KINDS[1:])]
-_COMMAND = [sys.executable, "-m", "nodes.cli.main"]
+_COMMAND: list[str | Path] = [Path(sys.executable).with_name("rxledger")]
 
 
 def until(condition: Callable[[], object], seconds: float, what: str) -> float:
@@ -139,106 +132,6 @@ class Process:
         raise AssertionError("the process is gone")
 
 
-# --- ways -------------------------------------------------------------------------------------------------------------
-
-
-class Cables:
-    """How nodes reach the hub: network namespaces; with `far`, over a router that delays, loses and repeats packets."""
-
-    kind = "namespaces"
-
-    def __init__(self, hosts: Sequence[str], stack: ExitStack, *, far: bool = False, seed: int = 0) -> None:
-        self.net = stack.enter_context(Netlab([HUB, *hosts]))
-        self.wan = stack.enter_context(Wan(self.net, seed)) if far else None
-        self.hub_address = "0.0.0.0"
-        self._address = (self.net if self.wan is None else self.wan).address(HUB)
-        self.hub_names = [self._address]
-        self._slow: set[str] = set()
-
-    def port(self) -> int:
-        """On which the hub listens."""
-        return 4222
-
-    def at(self, host: str, command: Sequence[str | Path]) -> list[str]:
-        """The command that runs a command on a host, and dies with this process."""
-        return self.net.command(host, *command)
-
-    def url(self, host: str) -> str:
-        """Host and port by which a host knows the hub."""
-        return f"{self._address}:{self.port()}"
-
-    def cut(self, host: str, *ways: int) -> None:
-        """Let nothing through: from the host (`UP`), to it (`DOWN`); both unless given. Nobody is told."""
-        for way in ways or (UP, DOWN):
-            self.net.cut(*((host, HUB) if way == UP else (HUB, host)), one_way=True)
-
-    def rate(self, host: str, bits_per_s: int) -> None:
-        """Slow a host's way, both directions."""
-        self.net.rate(host, bits_per_s)
-        self._slow.add(host)
-
-    def shape(self, host: str, way: Way) -> None:
-        """What the way between a host and the hub is like, both directions."""
-        assert self.wan is not None
-        self.wan.shape(host, HUB, way)
-
-    def heal(self) -> None:
-        """Undo everything."""
-        self.net.heal()
-        while self._slow:
-            self.net.unrate(self._slow.pop())
-        if self.wan is not None:
-            for host in self.net.hosts[1:]:
-                self.shape(host, Way())
-
-
-class Relays:
-    """The same with a relay on loopback for each node."""
-
-    kind = "relays"
-
-    def __init__(self, hosts: Sequence[str], stack: ExitStack) -> None:
-        self._loop = stack.enter_context(LoopThread())
-        self.hub_address, self.hub_names = "127.0.0.1", ["localhost"]
-        (self._port,) = free_ports(1)
-        self._relays: dict[str, Proxy] = {}
-        for host in hosts:
-            self._relays[host] = self._loop.call(Proxy(self.hub_address, self._port).start())
-            stack.callback(lambda proxy: self._loop.call(proxy.stop()), self._relays[host])
-
-    def port(self) -> int:
-        return self._port
-
-    def at(self, host: str, command: Sequence[str | Path]) -> list[str]:
-        return ["setpriv", "--pdeathsig", "KILL", *map(str, command)]
-
-    def url(self, host: str) -> str:
-        return self._relays[host].address
-
-    def cut(self, host: str, *ways: int) -> None:
-        self._loop.do(self._relays[host].hold, *ways)
-
-    def rate(self, host: str, bits_per_s: int) -> None:
-        self._loop.do(self._relays[host].slow, bits_per_s)
-
-    def slow(self, host: str, bits_per_s: int, delay_s: float) -> None:
-        """Slow a way and make it long."""
-        self._loop.do(self._relays[host].slow, bits_per_s, delay_s)
-
-    def reset(self, host: str, after_bytes: int = 0, way: int = UP) -> None:
-        """Break a host's connection off, now or in the midst of what is said after so many bytes."""
-        relay = self._relays[host]
-        self._loop.do(*((relay.reset_after, after_bytes, way) if after_bytes else (relay.reset,)))
-
-    def connections(self, host: str) -> int:
-        """How often the host has connected."""
-        return self._relays[host].accepted
-
-    def heal(self) -> None:
-        for relay in self._relays.values():
-            self._loop.do(relay.heal)
-
-
 # --- nodes ------------------------------------------------------------------------------------------------------------
 
 
@@ -270,13 +163,14 @@ class Member:
             clock: a file that says how far the daemon's clock is ahead (`tests.lab.clocked`).
         """
         url = url or f"tls://{self._cluster.ways.url(self.name)}"
+        link += "\ntls = false" if url.startswith("nats://") else ""
         self.config.write_text(
             f'node = "{self.directory}"\nunlock = "{self.unlock.path}"\n'
             f'[[links]]\nname = "hub"\nurls = ["{url}"]\n{link}\n{more}\n'
         )
-        command = [*_COMMAND, "daemon", "--config", str(self.config)]
+        command = [*_COMMAND, "daemon", "--config", self.config]
         if clock is not None:
-            command = [sys.executable, "-m", "tests.lab.clocked", str(self.config), str(clock)]
+            command = [sys.executable, "-m", "tests.lab.clocked", self.config, clock]
         self.process = Process(
             self._cluster.ways.at(self.name, command), self._cluster.directory, self.process.log
         )
@@ -319,6 +213,14 @@ class Member:
     def ledger(self) -> Ledger:
         """The ledger for writing: through the daemon while it runs."""
         return connect_or_open(self.directory, self.unlock)
+
+    def command(self, *words: str | Path) -> None:
+        """A command of ``rxledger`` at this node, as an operator gives it."""
+        options: list[str | Path] = ["--node", self.directory, "--unlock", self.unlock.path]
+        done = subprocess.run(
+            [*_COMMAND, *words, *options], capture_output=True, text=True, check=False, cwd=ROOT
+        )
+        assert done.returncode == 0, done.stderr
 
     def reading(self) -> Ledger:
         """The store as it lies on disk, for reading."""
@@ -380,7 +282,7 @@ class Cluster:
             self.directory / "servers", read_description(path), source, HUB, read_roster(founded.agency, now_ms),
             founded.agency.node.realm.id, founded.issuer, now_ms, SystemEntropy(),
         )  # fmt: skip
-        command = self.ways.at(HUB, [*_COMMAND, "nats", "serve", str(folder.path)])
+        command = self.ways.at(HUB, [*_COMMAND, "nats", "serve", folder.path])
         return Process(command, self.directory, self.directory / "hub.log")
 
     def __getitem__(self, name: str) -> Member:
@@ -388,6 +290,14 @@ class Cluster:
 
     def __iter__(self) -> Iterator[Member]:
         return iter(self.members.values())
+
+    def copy(self, name: str, twin: str) -> Member:
+        """The directory of a node whose daemon does not run, copied with all that is in it, as a disk image would be."""
+        original, directory = self.members[name], self.directory / twin
+        shutil.copytree(original.directory, directory, ignore=shutil.ignore_patterns("*.sock"))
+        self.members[twin] = Member(twin, original.node, original.role, directory, self.unlock, self)
+        self.members[twin].configure()
+        return self.members[twin]
 
     def start(self, *names: str) -> None:
         """Start the hub, and these nodes (all unless given); returns when their links are up."""
@@ -412,6 +322,7 @@ def open_cluster(
     directory: Path,
     roles: Mapping[str, NodeRole] = ROLES,
     *,
+    spare: Sequence[str] = (),
     far: bool = False,
     seed: int = 0,
 ) -> Iterator[Cluster]:
@@ -421,11 +332,12 @@ def open_cluster(
         kind: of `tests.lab.lab.KINDS` (with `far`, `FAR_KINDS`).
         directory: empty.
         roles: the nodes besides the agency.
+        spare: hosts without a node, for what comes later.
         far: cables can be made long and lossy.
         seed: of what they lose.
     """
     with ExitStack() as stack:
-        hosts = ["agency", *roles]
+        hosts = ["agency", *roles, *spare]
         ways: Cables | Relays = (
             Cables(hosts, stack, far=far, seed=seed) if kind == Cables.kind else Relays(hosts, stack)
         )
