@@ -78,6 +78,8 @@ class _Round:
         self.mark = mark
         self.moved_ms = now_ms
         """When something last came in or, for want of an answer, went out."""
+        self.answered = False
+        """Something came in."""
         self.number = 0
 
 
@@ -175,6 +177,17 @@ class Peer:
         self.problems.extend(session.problems)
         self._round = None
 
+    def unread(self) -> bool:
+        """It cannot have read what we said, since it asks who we are: end a round of ours that it never answered.
+
+        Else the round that it begins once it knows us would have to wait until ours is given up.
+        """
+        if self._round is None or not self._round.ours or self._round.answered:
+            return False
+        self._close(self._round)
+        self._control.clear()
+        return True
+
     def allow(self, now_ms: int) -> bool:
         """Whether a message of this peer may be looked at now, or is one of too many."""
         gained = max(0, now_ms - self._allowed_ms) * MESSAGES_PER_SECOND_MAX / 1000
@@ -204,7 +217,7 @@ class Peer:
         current = self._round_of(speech.round, message, now_ms)
         if current is None:
             return None
-        current.moved_ms = now_ms
+        current.moved_ms, current.answered = now_ms, True
         self._say(current, current.session.take_message(message))
         if speech.number:
             self.say(Ack(speech.number), speech.round)

@@ -59,6 +59,12 @@ LIVE_GAP_WITHIN_MS = 500
 """A gap makes everybody ask somebody; not all at once."""
 AT_ONCE_AGAIN_MS = 500
 """Between rounds with one peer that found nothing: what somebody only claims to be missing costs no more than that."""
+SPREAD_PER_PEER_MS = 10
+"""By so much for each peer known, what all of them may do at one moment is spread: two heal at once, 200 in two seconds."""
+SIGN_WITHIN_MS = 1_500
+"""The first sign of life on a link that came up, at most: the links themselves come back over a second or more."""
+ROUND_WITHIN_MS = 2_000
+"""A round with whoever seems to hold something else, at most: in a large district everybody does after an outage."""
 SCAN_MS = 20
 """All peers are looked at for rounds that are due at most so often: there may be thousands."""
 
@@ -107,12 +113,12 @@ class Peering:
         """A link came up: tell that we are there, and catch up soon with those whom it may reach."""
         if not self.lines.up(name):
             return
-        # Not all 1,400 of a hub at once: the first sign within a second and a half, rounds over the seconds after.
-        self._next_sign_ms = now_ms + self._random.randint(0, 1_500)
+        # Not all 1,400 of a hub at once: signs over a second and a half, rounds over the seconds after.
+        self._next_sign_ms = now_ms + self._random.randint(0, self._spread_ms(SIGN_WITHIN_MS))
         self.peers.look_again()
         for peer in self.peers.chosen(now_ms):
             peer.failures = 0
-            peer.next_ms = now_ms + self._random.randint(0, 1_000)
+            peer.next_ms = now_ms + self._random.randint(0, self._spread_ms(SIGN_WITHIN_MS))
         self._next_begin_ms = now_ms
 
     def link_down(self, name: str) -> None:
@@ -169,6 +175,9 @@ class Peering:
         at = peer.soon(max(now_ms, (peer.in_step_ms or 0) + AT_ONCE_AGAIN_MS), within_ms)
         self._next_begin_ms = at if self._next_begin_ms is None else min(self._next_begin_ms, at)
 
+    def _spread_ms(self, most_ms: int) -> int:
+        return min(most_ms, SPREAD_PER_PEER_MS * (1 + len(self.peers.peers)))
+
     def _met(self, link: str, introduction: bytes, now_ms: int) -> None:
         self._doubt.check(now_ms)
         peer = self.peers.met(self.peers.postbox.learn(introduction))
@@ -183,6 +192,9 @@ class Peering:
             frame = bytes([Kind.INTRODUCTION]) + self.peers.postbox.introduction()
             self.lines.post(link, mailbox(self._realm, asker), frame, urgent=True)
             self.requests.again(asker, now_ms)
+            peer = self.peers.peers.get(asker)
+            if peer is not None and peer.unread():
+                self._soon(peer, now_ms, 200)
 
     def _ask_who(self, link: str, sender: NodeId, now_ms: int) -> None:
         if self.peers.may_ask("who", sender, now_ms):
@@ -276,8 +288,8 @@ class Peering:
         peer.link, peer.heard_ms = link, now_ms
         if district in self._exchange.districts():
             differs = self._exchange.district_digest(district)[:DIGEST_BYTES] != sign.digest
-            if differs and not peer.busy and (peer.next_ms is None or peer.next_ms > now_ms + 2_000):
-                self._soon(peer, now_ms, 2_000)
+            if differs and not peer.busy and (peer.next_ms is None or peer.next_ms > now_ms + ROUND_WITHIN_MS):
+                self._soon(peer, now_ms, self._spread_ms(ROUND_WITHIN_MS))
 
     # --- on request ----
 
