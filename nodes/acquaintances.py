@@ -8,12 +8,14 @@ from random import Random
 from msgspec import Struct
 
 from ledger import Ledger
-from ledger.clock import pack_stamp
+from ledger.clock import DRIFT_MAX_MS, pack_stamp
+from ledger.errors import NotAuthentic
 from ledger.identity import Certified, NodeRole
 from ledger.ids import NodeId
 from nodes.envelope import Postbox
 from nodes.lines import Lines
 from nodes.peer import Peer, Timing
+from nodes.wire import Here, check_here
 
 __all__ = ["PEERS_MAX", "Acquaintances", "PeeringSettings"]
 
@@ -121,6 +123,19 @@ class Acquaintances:
         return True
 
     # --- timing ------------------------------------------------------------------------------------------------------
+
+    def take_sign(self, peer: Peer, link: str, district: str, sign: Here, signature: bytes) -> None:
+        """Note a peer's sign of life.
+
+        Raises:
+            NotAuthentic: it did not give it.
+        """
+        certified = self.postbox.knows(peer.node)
+        if certified is None:
+            raise NotAuthentic("a sign of life is from somebody unknown")
+        check_here(self._ledger.node.realm.id, district, sign, signature, certified.public_key)
+        # No later than our clock allows: once far ahead, its clock must not make all later signs look old.
+        peer.sign(min(sign.stamp, self.stamp(DRIFT_MAX_MS)), link)
 
     def stamp(self, later_ms: int = 0) -> int:
         """This node's time, or so much later, as it stands in signs of life."""

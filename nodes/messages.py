@@ -59,6 +59,8 @@ DISTRICTS_MAX = 1000
 Bytes16 = Annotated[bytes, Meta(min_length=16, max_length=16)]
 Bytes32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
 District = Annotated[str, Meta(min_length=1, max_length=128)]
+Code = Annotated[str, Meta(max_length=64, pattern="^[a-z0-9-]*$(?!\\n)")]
+"""Of a refusal, in no characters that could write on an operator's screen (R13)."""
 HeadsOnWire = Annotated[
     tuple[tuple[Annotated[int, Meta(ge=0, lt=1 << 53)], Bytes32], ...], Meta(max_length=HEADS_PER_FEED_MAX)
 ]
@@ -112,7 +114,7 @@ class Done(Struct, frozen=True, array_like=True, tag=4):
 class Refusal(Struct, frozen=True, array_like=True, tag=5):
     """Why the sender will not go on: a code and the version it speaks."""
 
-    code: Annotated[str, Meta(max_length=64)]
+    code: Code
     version: int = VERSION
 
 
@@ -165,7 +167,7 @@ class ClaimTold(Struct, frozen=True, array_like=True, tag=11):
 
     command: Bytes16
     link: Annotated[bytes, Meta(max_length=32)] = b""
-    code: Annotated[str, Meta(max_length=64)] = ""
+    code: Code = ""
     holder: Annotated[bytes, Meta(max_length=16)] = b""
     """The node that holds them, if another one does."""
 
@@ -197,7 +199,7 @@ class FetchTold(Struct, frozen=True, array_like=True, tag=13):
 
     request: Bytes16
     documents: Annotated[tuple[Fetched, ...], Meta(max_length=FETCHED_MAX)] = ()
-    code: Annotated[str, Meta(max_length=64)] = ""
+    code: Code = ""
 
 
 class Ack(Struct, frozen=True, array_like=True, tag=14):

@@ -40,6 +40,9 @@ CONTROL_MAX = 256
 """Answers waiting to be sent to one peer: more are dropped, and the round goes on in the next one."""
 PROBLEMS_MAX = 16
 """Codes of refusals kept for the operator, the latest."""
+ENDED_MAX = 64
+"""Names of rounds that are over: an opening of one of them that comes late or again must not begin it anew, and be
+answered with an opening, and so on. Older ones cost one round more at most."""
 NO_ROUND = bytes(8)
 IDLE_MS = 60_000
 """Between rounds with a peer that was in step."""
@@ -112,6 +115,8 @@ class Peer:
         self.mark: int | None = None
         """What we held (`ledger.exchange.Exchange.mark`) when it last held the same; None: never yet."""
         self._round: _Round | None = None
+        self._ended: deque[bytes] = deque(maxlen=ENDED_MAX)
+        self._signed, self._signed_on = 0, set[str]()
         self._control: deque[Speech] = deque()
         self._restless = 0
         """Rounds in a row that left the two apart and brought us nothing."""
@@ -175,7 +180,19 @@ class Peer:
         self._window_size = round_.window.size
         self.districts = session.theirs or self.districts
         self.problems.extend(session.problems)
+        self._ended.append(round_.name)
         self._round = None
+
+    def signed(self, stamp: int, link: str) -> bool:
+        """Whether it gave a sign of life with this stamp before, or a later one; on each link the last one counts once."""
+        return stamp < self._signed or (stamp == self._signed and link in self._signed_on)
+
+    def sign(self, stamp: int, link: str) -> None:
+        """Note a sign of life."""
+        if stamp != self._signed:
+            self._signed_on.clear()
+        self._signed = stamp
+        self._signed_on.add(link)
 
     def unread(self) -> bool:
         """It cannot have read what we said, since it asks who we are: end a round of ours that it never answered.
@@ -228,6 +245,8 @@ class Peer:
         current = self._round
         if current is not None and (current.name == name or isinstance(message, Entries | Detached)):
             return current  # What was sent in a former round is as good in this one.
+        if isinstance(message, Digest | Summary) and name in self._ended:
+            return None
         if current is not None and current.ours and current.name < name and not self._late(current, now_ms):
             return None
         while self._begun and self._begun[0] <= now_ms - 60_000:

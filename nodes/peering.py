@@ -19,7 +19,7 @@ import msgspec
 
 from ledger import Ledger, Person
 from ledger.clock import DRIFT_MAX_MS
-from ledger.errors import NotAuthentic, PeerFault
+from ledger.errors import PeerFault
 from ledger.exchange import URGENT_LANE
 from ledger.identity import NodeRole
 from ledger.ids import GOVERNANCE, NodeId
@@ -40,7 +40,6 @@ from nodes.wire import (
     Kind,
     Live,
     Speech,
-    check_here,
     decode_here,
     decode_live,
     decode_speech,
@@ -94,6 +93,7 @@ class Peering:
         self.ledger, self._random = ledger, random
         self._exchange, self._realm = ledger.exchange, node.realm.id
         self._me = node.identity.node
+        self._mailbox = mailbox(self._realm, self._me)
         self.lines = Lines(links)
         self.peers = Acquaintances(ledger, self.lines, settings, random)
         self.requests = Requests(ledger, person)
@@ -130,7 +130,7 @@ class Peering:
         """What every link is to listen to."""
         districts = ["*"] if self.peers.serves_all else sorted(self._exchange.districts())
         return (
-            mailbox(self._realm, self._me),
+            self._mailbox,
             *(live(self._realm, d) for d in districts),
             *(here(self._realm, d) for d in districts),
         )
@@ -164,8 +164,12 @@ class Peering:
         elif kind == Kind.WHO and len(body) == len(self._me):
             self._introduce(link, NodeId(body), now_ms)
         else:
-            # A kind of a newer version: said by nobody to whom an answer would mean anything.
             self._refuse("version-unknown")
+            # Of a newer version. What goes to a mailbox begins with its sender's id, whatever its kind.
+            peer = self.peers.known(NodeId(body[:16])) if subject == self._mailbox else None
+            if peer is not None and self.peers.may_ask("kind", peer.node, now_ms):
+                peer.say(Refusal("version-unknown"))
+                self._stirred[peer.node] = peer
 
     def _refuse(self, code: str) -> None:
         self.refused[code] = self.refused.get(code, 0) + 1
@@ -201,6 +205,13 @@ class Peering:
             self._doubt.check(now_ms)
             self.lines.post(link, mailbox(self._realm, sender), bytes([Kind.WHO]) + self._me, urgent=True)
 
+    def _peer(self, link: str, sender: NodeId, now_ms: int) -> Peer | None:
+        """The peer of this id; who is unknown is asked who it is."""
+        peer = self.peers.known(sender)
+        if peer is None and sender != self._me:
+            self._ask_who(link, sender, now_ms)
+        return peer
+
     def _admits(self, peer: Peer, now_ms: int) -> bool:
         """Whether a peer that has proven who it is may be listened to."""
         if not peer.allow(now_ms):
@@ -213,10 +224,8 @@ class Peering:
         return True
 
     def _letter(self, link: str, letter: bytes, now_ms: int) -> None:
-        sender = self.peers.postbox.sender(letter)
-        peer = self.peers.known(sender)
+        peer = self._peer(link, self.peers.postbox.sender(letter), now_ms)
         if peer is None:
-            self._ask_who(link, sender, now_ms)
             return
         # Opened first, which costs little: whoever only claims to be that peer must not use up what it may send.
         _, content = self.peers.postbox.open(letter)
@@ -224,7 +233,7 @@ class Peering:
             return
         peer.link, peer.heard_ms = link, now_ms
         peer.bytes_in += len(letter)
-        self._stirred[sender] = peer
+        self._stirred[peer.node] = peer
         message = peer.heard(decode_speech(content), now_ms)
         if message is not None:
             self._other(peer, message, now_ms)
@@ -240,6 +249,8 @@ class Peering:
             case ClaimTold() | FetchTold():
                 self.requests.told(peer.node, message)
                 self._soon(peer, now_ms)
+            case Refusal():
+                peer.problems.append(f"peer: {message.code}")
             case _:
                 pass
 
@@ -268,18 +279,11 @@ class Peering:
 
     def _take_here(self, link: str, district: str, body: bytes, now_ms: int) -> None:
         sign, signature = decode_here(body)
-        sender = NodeId(sign.node)
-        if sender == self._me:
-            return
-        peer = self.peers.known(sender)
-        if peer is None:
-            self._ask_who(link, sender, now_ms)
-            return
-        certified = self.peers.postbox.knows(sender)
-        if certified is None:
-            raise NotAuthentic("a sign of life is from somebody unknown")
+        peer = self._peer(link, NodeId(sign.node), now_ms)
+        if peer is None or peer.signed(sign.stamp, link):
+            return  # What is repeated proves nothing.
         self._doubt.check(now_ms)
-        check_here(self._realm, district, sign, signature, certified.public_key)
+        self.peers.take_sign(peer, link, district, sign, signature)
         self._doubt.removed()
         if not self._admits(peer, now_ms):
             return

@@ -114,7 +114,7 @@ class Session:
         self._looked: dict[str, dict[FeedId, Heads]] = {}
         """What was held when last looked: so that many frontiers cost one look, as long as nothing new comes in."""
         self._messages = self._digests = self._frontiers = self._refusals = 0
-        self._told_digest = self._owing = False
+        self._told_digest = self._owing = self._opened = False
         self.theirs = common
         """Districts that the peer said that it holds."""
         self.received = 0
@@ -136,6 +136,7 @@ class Session:
 
     def open(self) -> list[bytes]:
         """What to say first: everything in one digest, if it is known what the peer holds, else one a district."""
+        self._opened = True
         if self.theirs:
             return [encode_message(Summary(self._summary()))]
         self._told_digest = True
@@ -224,7 +225,9 @@ class Session:
             case Done():
                 self.peer_done, self.peer_has_more = True, message.more
             case InStep():
-                self.in_step, self.peer_stamp = True, message.stamp
+                # Said to what we began with, it is fresh; elsewhere it may be repeated from a round long over.
+                if self._opened:
+                    self.in_step, self.peer_stamp = True, message.stamp
             case _:
                 pass  # What else peers say to each other is no part of a round.
 
