@@ -27,6 +27,8 @@ PAUSE_MAX_MS = 60_000
 ANSWERS_PER_MINUTE_MAX = 120
 """Claims and fetches answered to one peer: two a second, more than any counter; each writes an entry or an audit record."""
 UNREACHABLE = "unreachable"
+NOT_MET = "not-met"
+"""The answer to a claim whose feed is not known here: the claimant, who has it, reconciles and asks again."""
 
 
 class Told(Struct, frozen=True, kw_only=True):
@@ -184,6 +186,8 @@ class Requests:
         pending = self._pending.get(name)
         if pending is None or pending.to != sender:
             return
+        if message.code == NOT_MET:
+            return  # Asked again after its pause; the round that this answer makes us begin brings our feed there.
         if message.code:
             del self._pending[name]
             holder = message.holder if isinstance(message, ClaimTold) else b""
@@ -203,6 +207,8 @@ class Requests:
         """The answer to a peer, whose letter was authentic. What is not granted has a code."""
         try:
             self._count(sender, now_ms)
+            if isinstance(ask, ClaimAsk) and self._ledger.exchange.written_by(FeedId(ask.feed)) is None:
+                return ClaimTold(ask.command, code=NOT_MET)
             return self._grant(sender, ask) if isinstance(ask, ClaimAsk) else self._lend(ask)
         except RxLedgerError as error:
             if isinstance(ask, FetchAsk):
