@@ -12,20 +12,35 @@ from datetime import date, timedelta
 
 from msgspec import Struct
 
+from ledger.errors import InvalidInput
 from ledger.events import FillRight
 from ledger.history import Prescription, holdings
 from ledger.ids import FeedId, NodeId
 
-__all__ = ["CustodyPlan", "Move", "due_day", "plan_moves"]
+__all__ = ["PLAN_DAYS_MAX", "CustodyPlan", "Move", "due_day", "plan_moves"]
+
+PLAN_DAYS_MAX = 3_660
+"""Ten years: a prescription is valid for one, and nothing that falls due later than that is ever collected."""
 
 
 class CustodyPlan(Struct, frozen=True, kw_only=True):
-    """The standing rule of one node."""
+    """The standing rule of one node.
+
+    Raises:
+        InvalidInput: its days are fewer than none or more than `PLAN_DAYS_MAX`.
+    """
 
     days: int = 30
     """Fills due within so many days are moved."""
     custodians: Mapping[str, NodeId] = {}
     """District → the node that holds fills for which the patient chose no pharmacy."""
+
+    def __post_init__(self) -> None:
+        """Refuse days that no calendar can hold, whoever sends them."""
+        if not 0 <= self.days <= PLAN_DAYS_MAX:
+            raise InvalidInput(
+                f"days: a custody plan looks 0 to {PLAN_DAYS_MAX} days ahead", advice="30 is usual"
+            )
 
 
 class Move(Struct, frozen=True):

@@ -30,6 +30,7 @@ from ledger import (
 )
 from ledger.errors import LedgerBug, OtherRealm, RxLedgerError, StoreDamaged, VersionUnknown
 from ledger.ids import DocumentId, Link, NodeId
+from ledger.placement import PLAN_DAYS_MAX
 from nodes.daemon.config import ReadinessConfig
 from nodes.local import (
     OutcomeUnknown,
@@ -445,7 +446,11 @@ def odd_like(value: object, data: st.DataObject) -> object:
     """Another value of the same type, which no honest caller would give."""
     if isinstance(value, msgspec.Struct):
         field = data.draw(st.sampled_from(value.__struct_fields__))
-        return msgspec.structs.replace(value, **{field: odd_like(getattr(value, field), data)})
+        odd = odd_like(getattr(value, field), data)
+        try:
+            return msgspec.structs.replace(value, **{field: odd})
+        except InvalidInput:  # What no honest process can even make, a hostile one sends all the same.
+            return {**msgspec.to_builtins(value, builtin_types=(bytes,)), field: odd}
     if isinstance(value, bool):
         return not value
     if isinstance(value, int):
@@ -498,8 +503,7 @@ def test_whatever_parameters_come_the_answer_is_a_result_or_a_typed_refusal(
         usual["reason"] = 4
     given_ = {name: usual[name] if name in usual else data.draw(VALUES) for name in names}
     if names and data.draw(st.integers(0, 9)):
-        # What a plan reaches by days is the library's own to bound.
-        odd = data.draw(st.sampled_from([name for name in names if name != "plan"]))
+        odd = data.draw(st.sampled_from(names))
         given_[odd] = odd_like(given_[odd], data) if data.draw(st.integers(0, 4)) else data.draw(VALUES)
     try:
         answer = abused._client.call(method, given_)
@@ -510,6 +514,18 @@ def test_whatever_parameters_come_the_answer_is_a_result_or_a_typed_refusal(
     except RxLedgerError:
         pass
     assert abused.today()
+
+
+@pytest.mark.parametrize("days", [-1, PLAN_DAYS_MAX + 1, 1 << 62])
+def test_a_plan_that_no_calendar_can_hold_is_refused_in_words(shared: Ledger, days: int) -> None:
+    assert isinstance(shared, SharedLedger)
+    with pytest.raises(InvalidInput, match="days"):
+        CustodyPlan(days=days)
+    sent = {"plan": {"days": days, "custodians": {}}, "person": PHARMACIST}
+    with pytest.raises(InvalidInput, match="days"):
+        shared._client.call(methods()["ledger.plan_custody"], sent)
+    for bound in (0, PLAN_DAYS_MAX):
+        assert shared.plan_custody(CustodyPlan(days=bound), person=DOCTOR) == []
 
 
 def test_half_a_frame_holds_up_nobody_and_not_for_long(
