@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,21 @@ def test_every_lookup_of_a_patient_is_logged_sealed_and_can_be_shown(realm: Smal
         True,
     ]
     assert all(PHARMACIST.code.code.encode() in record for record in shown)
+
+
+@pytest.mark.parametrize("left", [2, 1, 0])
+def test_an_audit_log_whose_end_was_cut_off_is_damage(realm: SmallRealm, tmp_path: Path, left: int) -> None:
+    for number in range(3):
+        realm.pharmacy.patient(order(number, holder=None).patient, person=PHARMACIST, purpose="dispensing")
+    assert list(realm.pharmacy.inquiry.verify())
+    realm.pharmacy.close()
+    with closing(sqlite3.connect(tmp_path / "pharmacy" / "store.db")) as database, database:
+        database.execute("DELETE FROM audit WHERE id > ?", (left,))
+    realm.pharmacy = Ledger.open(tmp_path / "pharmacy", realm.unlock)
+    with pytest.raises(StoreDamaged, match="audit"):
+        list(realm.pharmacy.inquiry.verify())
+    with pytest.raises(StoreDamaged, match="audit"):  # Nor does anything go on from there.
+        realm.pharmacy.patient(order(0, holder=None).patient, person=PHARMACIST, purpose="dispensing")
 
 
 def test_a_missing_or_empty_backup_leaves_the_present_store_where_it_is(

@@ -17,6 +17,8 @@ from ledger.store.connection import Connection, disk_errors, sync_directory
 __all__ = ["Records", "meta_row", "names_row", "row_checksum"]
 
 _encode = msgspec.msgpack.Encoder().encode
+_AUDIT = "audit"
+"""The local value that says how long the audit log is and how it ends: a chain says nothing of what is cut off it."""
 _NAMES = "names"
 """The local value that says which others there are: one whose name was damaged would look like one never set."""
 
@@ -133,22 +135,47 @@ class Records:
         return None if row is None else (row[0], row[1])
 
     def append_audit(self, sealed: bytes, chain: bytes) -> None:
-        """Append to the audit log."""
-        self._c.run("INSERT INTO audit VALUES(NULL,?,?)", (sealed, chain))
+        """Append to the audit log, and note its new end in the same transaction."""
+        with self._c.transaction():
+            count, _ = self._audit_end()
+            self._c.run("INSERT INTO audit VALUES(NULL,?,?)", (sealed, chain))
+            self.put_meta(_AUDIT, (count + 1).to_bytes(8, "big") + chain)
+
+    def _audit_end(self) -> tuple[int, bytes]:
+        """How many audit records there are, and the chain value of the last, as noted when it was written.
+
+        Raises:
+            StoreDamaged: the log does not end so.
+        """
+        with self._c.snapshot():
+            row = self._c.one("SELECT chain FROM audit ORDER BY id DESC LIMIT 1")
+            noted = self.get_meta(_AUDIT) or bytes(8)
+        count, head = int.from_bytes(noted[:8], "big"), noted[8:]
+        if (b"" if row is None else row[0]) != head or bool(count) != bool(head):
+            raise StoreDamaged("the audit log does not end where it says", where="audit")
+        return count, head
 
     def audit_head(self) -> bytes:
-        """Chain value of the last audit record; empty if none."""
-        row = self._c.one("SELECT chain FROM audit ORDER BY id DESC LIMIT 1")
-        if row is None:
-            return b""
-        if not isinstance(row[0], bytes):
-            raise StoreDamaged("the audit log is not what was written", where="audit")
-        return row[0]
+        """Chain value of the last audit record; empty if none.
+
+        Raises:
+            StoreDamaged: the end of the log was cut off or changed.
+        """
+        return self._audit_end()[1]
 
     def audit(self) -> Iterator[tuple[bytes, bytes]]:
-        """Every audit record: sealed bytes and chain value, each checked against its predecessor."""
+        """Every audit record: sealed bytes and chain value, each checked against its predecessor.
+
+        Raises:
+            StoreDamaged: a record is changed or missing, at the end too; before the first is given, if it is the end.
+        """
+        with self._c.snapshot():
+            count, _ = self._audit_end()
+            rows = self._c.all("SELECT sealed, chain FROM audit ORDER BY id")
+        if len(rows) != count:
+            raise StoreDamaged("a record of the audit log is missing", where="audit")
         chain = b""
-        for sealed, stored in self._c.all("SELECT sealed, chain FROM audit ORDER BY id"):
+        for sealed, stored in rows:
             if not isinstance(sealed, bytes):
                 raise StoreDamaged("the audit log is not what was written", where="audit")
             chain = tagged_hash("audit", chain, sealed)
