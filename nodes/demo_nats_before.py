@@ -6,13 +6,16 @@ import time
 from statistics import median
 
 from ledger import Supply
+from nodes.content import PATIENTS
 from nodes.demo_nats_tale import Tale, milliseconds
 from nodes.demo_nats_world import EKEN, LINDEN, SODER
 
-__all__ = ["DOSES", "before"]
+__all__ = ["DOSES", "EVACUATED", "before"]
 
 DOSES = 12
 """Fills of the prescription that is dispensed one after the other when the pharmacy's computer dies."""
+EVACUATED = PATIENTS[1]
+"""Who will stand in a pharmacy of the other district."""
 
 
 def before(tale: Tale, started: float) -> None:
@@ -40,19 +43,18 @@ def before(tale: Tale, started: float) -> None:
 def _prescribe(tale: Tale) -> None:
     story, world = tale.story, tale.world
     soder, eken, linden = world[SODER], world[EKEN], world[LINDEN]
-    near: list[float] = []
-    far: list[float] = []
-    for label, wanted, fills in (
-        ("ordinary", "ordinary", 3), ("insulin", "life-sustaining", 3), ("controlled", "controlled", 2),
-        ("doses", "ordinary", DOSES), ("evacuated", "life-sustaining", 3),
+    for label, atc, fills, changes in (
+        ("ordinary", "C07AB02", 3, {}), ("insulin", "A10AE04", 3, {}), ("controlled", "N02AA05", 2, {}),
+        ("doses", "C10AA05", DOSES, {}), ("evacuated", "N03AX14", 3, {"patient": EVACUATED}),
     ):  # fmt: skip
-        order = tale.order(wanted, chosen_pharmacy=eken.node, fills=fills)
+        order = tale.order(atc, chosen_pharmacy=eken.node, fills=fills, **changes)
         receipt = tale.prescribe(soder, label, order)
-        near.append(tale.seen_after_ms(eken, receipt))
+        took = tale.seen_after_ms(eken, receipt)
         story.tell(
-            SODER, f"prescribes {order.product.name}", f"held by {EKEN}, there after {milliseconds(near[-1])}",
-            prescription=receipt.document, milliseconds=round(near[-1], 2),
+            SODER, f"prescribes {order.product.name}", f"in custody of {EKEN}, there {milliseconds(took)} later",
+            prescription=receipt.document, milliseconds=round(took, 2),
         )  # fmt: skip
+    far: list[float] = []
     for fill in (1, 2, 3):
         receipt = tale.dispense(eken, "doses", Supply(fill=fill))
         far.append(tale.seen_after_ms(linden, receipt))
@@ -66,7 +68,7 @@ def _prescribe(tale: Tale) -> None:
 def _claim(tale: Tale) -> None:
     story, world = tale.story, tale.world
     soder, eken, linden = world[SODER], world[EKEN], world[LINDEN]
-    receipt = tale.prescribe(soder, "unchosen", tale.order("ordinary", fills=2))
+    receipt = tale.prescribe(soder, "unchosen", tale.order("A10BA02", fills=2))
     for site in (eken, linden):
         tale.seen_after_ms(site, receipt)
     began = time.perf_counter()

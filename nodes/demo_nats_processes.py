@@ -33,6 +33,8 @@ CHUNK_BYTES = 64 * 1024
 """Carried through the cable at once."""
 CALLS_MAX = 8
 """Connections that wait to be taken by a cable: one hub dials."""
+_COMMAND = "from nodes.cli import main; raise SystemExit(main())"
+"""The command `rxledger` by this Python, whether or not its directory of programs is on the path."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -75,7 +77,7 @@ class DaemonProcess:
 
     def start(self) -> None:
         """Start it; it is ready when it listens on its node's socket."""
-        command = [sys.executable, "-m", "nodes.cli.main", "daemon", "--config", str(self.config)]
+        command = [sys.executable, "-c", _COMMAND, "daemon", "--config", str(self.config)]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 (our own arguments)
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,

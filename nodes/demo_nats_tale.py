@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from itertools import islice
 
 import msgspec
+from rich.markup import escape
 
 from ledger import (
     Basis,
-    ControlledClass,
     Decision,
     IssuePrescription,
     NotPermitted,
@@ -28,14 +27,12 @@ from nodes.demo_nats_world import STOCKHOLM, UPPSALA, NatsSite, NatsWorld
 from nodes.prescribing import order_of
 from nodes.requests import Told
 
-__all__ = ["WAIT_SECONDS", "Tale", "class_of", "emergency", "milliseconds"]
+__all__ = ["WAIT_SECONDS", "Tale", "emergency", "milliseconds"]
 
 WAIT_SECONDS = 45.0
 """For what takes seconds at most: a sign of life comes twice a minute, and then it is known who lacks what."""
 LOOK_SECONDS = 0.0005
 """Between two looks where milliseconds are measured."""
-ORDERS = 200
-"""Drawn once: every class of medicine is among them."""
 
 
 class Tale:
@@ -44,23 +41,19 @@ class Tale:
     def __init__(self, story: Story, world: NatsWorld) -> None:
         self.story, self.world = story, world
         self.documents: dict[str, DocumentId] = {}
-        today = datetime.now(UTC).date()
-        entropy = SeededEntropy(world.seed)
-        self._orders = [
-            order_of(made) for made in islice(prescriptions(entropy, today, catalogue=CATALOGUE), ORDERS)
-        ]
-        self._today = today.isoformat()
+        self._today = datetime.now(UTC).date()
+        self._entropy = SeededEntropy(world.seed)
 
     # --- acts --------------------------------------------------------------------------------------------------------
 
-    def order(self, wanted: str, **changes: object) -> IssuePrescription:
-        """The next order of a class of medicine, issued today; `changes` are fields of it."""
-        number = next(i for i, order in enumerate(self._orders) if class_of(order) == wanted)
+    def order(self, atc: str, **changes: object) -> IssuePrescription:
+        """An order of a product of the catalogue, issued today; `changes` are fields of it."""
+        item = next(item for item in CATALOGUE if item.product.atc == atc)
+        order = order_of(next(prescriptions(self._entropy, self._today, catalogue=[item])))
         fields: dict[str, object] = {
-            "issued": self._today, "valid_until": "", "valid_from": None, "first_fill_before": None, "interval_days": 0,
-            **changes,
+            "issued": self._today.isoformat(), "valid_until": "", "interval_days": 0, **changes,
         }  # fmt: skip
-        return msgspec.structs.replace(self._orders.pop(number), **fields)
+        return msgspec.structs.replace(order, **fields)
 
     def prescribe(self, site: NatsSite, label: str, order: IssuePrescription) -> Receipt:
         """Issue it, and remember it by its label."""
@@ -109,6 +102,13 @@ class Tale:
         reasons = "; ".join(self.world.names_in(reason.message) for reason in decision.reasons)
         return f"{decision.verdict.value}, at most {decision.quantity_max} units: {reasons}"
 
+    def show(self, lines: Iterable[str]) -> None:
+        """Lines for a terminal, as they are."""
+        output = self.story.output
+        if not output.as_json:
+            for line in lines:
+                output.console.print(escape(line), soft_wrap=True)
+
     # --- replication ---------------------------------------------------------------------------------------------------
 
     def seen_after_ms(self, site: NatsSite, receipt: Receipt) -> float:
@@ -141,13 +141,6 @@ class Tale:
 def emergency(fill: int = 1) -> Supply:
     """A supply beyond custody, with its reason."""
     return Supply(fill=fill, basis=Basis.EMERGENCY, reason="medicinen är slut; innehavaren nås inte")
-
-
-def class_of(order: IssuePrescription) -> str:
-    """``controlled``, ``life-sustaining`` or ``ordinary``."""
-    if order.controlled is not ControlledClass.NONE:
-        return "controlled"
-    return order.criticality.value
 
 
 def milliseconds(value: float) -> str:

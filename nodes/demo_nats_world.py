@@ -176,8 +176,9 @@ class NatsWorld:
         self.unlock = UnlockFile(directory / "unlock" / "secret")
         self.servers: dict[str, LocalServer] = {}
         self.sites: dict[str, NatsSite] = {}
+        self._feeds: dict[bytes, NodeId] = {}
         self._stack = ExitStack()
-        self._folders = directory / "servers"
+        self.folders = directory / "servers"
         self._ports = free_ports(12)
         try:
             self._make()
@@ -215,8 +216,8 @@ class NatsWorld:
         """A message with names in the place of ids of nodes and feeds."""
         for site in self.sites.values():
             message = message.replace(site.node.hex(), site.name)
-        for row in self.sites[AGENCY].ledger.node.store.feeds():
-            message = message.replace(row.feed.hex(), self.name_of(row.author))
+        for feed, author in self._feeds.items():
+            message = message.replace(feed.hex(), self.name_of(author))
         return message
 
     # --- set-up ------------------------------------------------------------------------------------------------------
@@ -243,6 +244,7 @@ class NatsWorld:
                     synchronise(agency.exchange, ledger.exchange)
                     self._add(name, role, district, server, directory, ledger, _person(role, code))
             self._write_servers(founded)
+        self._configure()
 
     def _add(
         self,
@@ -256,11 +258,19 @@ class NatsWorld:
     ) -> None:
         site = NatsSite(name, role, district, server, directory, ledger.node.identity.node, person)
         self.sites[name] = site
-        port = {NATIONAL: 0, NORTH: 4, SOUTH: 7}[server]
-        site.daemon.config.write_text(
-            f'node = "{directory}"\nunlock = "{self.directory / "unlock" / "secret"}"\n'
-            f'[[links]]\nname = "hub"\nurls = ["tls://127.0.0.1:{self._ports[port]}"]\n'
-        )
+        self._feeds |= {row.feed: row.author for row in ledger.node.store.feeds()}
+
+    def _configure(self) -> None:
+        """A ``node.toml`` for each daemon."""
+        port = {NATIONAL: self._ports[0], NORTH: self._ports[4], SOUTH: self._ports[7]}
+        # They serve everybody, and are asked without waiting for a sign of life.
+        peers = ", ".join(f'"{self.sites[name].node.hex()}"' for name in (AGENCY, RELAY))
+        for site in self.sites.values():
+            site.daemon.config.write_text(
+                f'node = "{site.directory}"\nunlock = "{self.unlock.path}"\n'
+                f"[peers]\nnodes = [{peers}]\n"
+                f'[[links]]\nname = "hub"\nurls = ["tls://127.0.0.1:{port[site.server]}"]\n'
+            )
 
     def _write_servers(self, founded: Founded) -> None:
         """The folders of all servers, as `rxledger nats config` writes them."""
@@ -274,10 +284,10 @@ class NatsWorld:
         for server in description.servers:
             source = through if server.name == SOUTH else file
             write_folder(
-                self._folders, read_description(source), source.read_bytes(), server.name, roster,
+                self.folders, read_description(source), source.read_bytes(), server.name, roster,
                 founded.agency.node.realm.id, founded.issuer, SystemClock().now_ms(), SystemEntropy(),
             )  # fmt: skip
-            folder = self._folders / server.name
+            folder = self.folders / server.name
             self.servers[server.name] = LocalServer(folder / "nats.conf", folder)
 
     def _description(self, national_leaf_port: int) -> str:
@@ -314,14 +324,18 @@ class NatsWorld:
 
     def start_server(self, name: str) -> None:
         """Start one, also after it was killed: it comes back empty."""
-        prepare_run(self._folders / name)
+        prepare_run(self.folders / name)
         self.servers[name].start()
 
-    def start_daemons(self) -> float:
-        """Start all daemons at once; returns the seconds until the last of them is linked."""
-        for site in self.sites.values():
+    def start_daemons(self) -> None:
+        """Start all daemons, and wait until all are linked: the agency's first, so that it is there when it is asked."""
+        self.sites[AGENCY].start()
+        self.sites[AGENCY].attach(self.unlock)
+        rest = [site for site in self.sites.values() if site.name != AGENCY]
+        for site in rest:
             site.start()
-        return max(site.attach(self.unlock) for site in self.sites.values())
+        for site in rest:
+            site.attach(self.unlock)
 
     def leaves(self) -> set[str]:
         """The hubs that are connected to the national server, by its own word."""
