@@ -1,24 +1,30 @@
 """How much may be under way to a peer: enough to fill the link, little enough that an urgent entry is never far behind.
 
-A window in the manner of TCP Vegas (Brakmo and Peterson, 1994): it grows while answers come back as fast as they ever
-did, and shrinks when they come later, since then what was sent waits in somebody's queue. An answer is given when a
-message has been taken in durably, so a slow disk at the far end slows the sender as a slow line does.
+A window from two measurements, in the manner of BBR (Cardwell and others, 2016): the most that was taken in per
+millisecond lately, and the shortest time that an answer took. Their product fills the link; half as much again is
+allowed, so that a faster link shows, and no more, so that what is sent does not wait in somebody's queue. The time of an
+answer alone would not do: on a slow link a larger piece takes longer by itself. An answer is given when a message has
+been taken in durably, so a slow disk at the far end slows the sender as a slow line does.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 
 __all__ = ["WINDOW_BYTES_MAX", "WINDOW_BYTES_MIN", "Pace", "Window"]
 
 WINDOW_BYTES_MIN = 2048
 """At 9,600 bit/s under two seconds of line: what an urgent entry waits for at most."""
 WINDOW_BYTES_MAX = 2 * 1024 * 1024
-"""Half a second of a hundred-megabit line with a slow disk at its end: more fills memories, not links."""
+"""A hundred megabit at a tenth of a second, and half as much again: more fills memories, not links."""
 DELAY_MS = 50
-"""How much later than the quickest an answer may come before the window shrinks, at least: less is noise."""
+"""How much longer than the quickest answer the window reaches, at least: less is noise."""
 MESSAGES_MAX = 1024
 """Messages under way at once, whatever their size."""
+PIECES = 4
+"""A window goes in so many pieces, so that the link does not idle while an answer travels."""
+ANSWERS_KEPT = 16
+"""Of which the most that was taken in per millisecond counts: one slow answer is no slow link, four windows of them are."""
 
 
 class Window:
@@ -26,27 +32,30 @@ class Window:
 
     def __init__(self, ceiling: int = WINDOW_BYTES_MAX) -> None:
         self.size = WINDOW_BYTES_MIN
-        """Bytes that may be under way."""
+        """Bytes that may be under way, give or take half a piece."""
         self.ceiling = max(ceiling, WINDOW_BYTES_MIN)
-        self._under_way: OrderedDict[int, tuple[int, int]] = OrderedDict()
-        """Number → bytes, when sent."""
-        self._bytes = 0
+        self._under_way: OrderedDict[int, tuple[int, int, int]] = OrderedDict()
+        """Number → bytes, when sent, how many bytes had been taken in by then."""
+        self._bytes = self._taken = 0
         self._quickest: int | None = None
+        self._rates: deque[float] = deque(maxlen=ANSWERS_KEPT)
+        """Bytes taken in per millisecond, while each of the latest messages that were answered was under way."""
         self.last_ms: int | None = None
         """When an answer last came; None: never yet."""
 
     def room(self) -> int:
         """Bytes that may be sent now: a whole piece, or none. Something may always be under way."""
+        piece = max(WINDOW_BYTES_MIN // 2, self.size // PIECES)
         if not self._under_way:
-            return self.size
-        if len(self._under_way) >= MESSAGES_MAX or self._bytes >= self.size:
+            return piece
+        # Half a piece beyond, or a window of three pieces and a half would never be full, and so never grow.
+        if len(self._under_way) >= MESSAGES_MAX or self.size - self._bytes < piece // 2:
             return 0
-        # Pieces of half a window, so that the link does not idle while an answer travels.
-        return max(WINDOW_BYTES_MIN // 2, self.size // 2) if self.size - self._bytes >= self.size // 2 else 0
+        return min(piece, self.ceiling - self._bytes)
 
     def sent(self, number: int, size: int, now_ms: int) -> None:
         """A numbered message went out."""
-        self._under_way[number] = (size, now_ms)
+        self._under_way[number] = (size, now_ms, self._taken)
         self._bytes += size
 
     def answered(self, number: int, now_ms: int) -> None:
@@ -56,20 +65,21 @@ class Window:
             first = next(iter(self._under_way))
             if first > number:
                 break
-            size, newest = self._under_way.pop(first)
+            size, *newest = self._under_way.pop(first)
             gone += size
         if newest is None:
             return
+        sent_ms, taken = newest
         self._bytes -= gone
+        self._taken += gone
         self.last_ms = now_ms
-        took = max(0, now_ms - newest)
+        took = max(1, now_ms - sent_ms)
         self._quickest = took if self._quickest is None else min(self._quickest, took)
-        slack = max(DELAY_MS, self._quickest // 2)
-        if took - self._quickest <= slack:
-            self.size = min(self.ceiling, self.size + gone)
-        else:
-            shrunk = self.size * (self._quickest + slack) // max(1, took)
-            self.size = max(WINDOW_BYTES_MIN, shrunk, self.size // 2)
+        self._rates.append((self._taken - taken) / took)
+        reach = self._quickest + max(DELAY_MS, self._quickest // 2)
+        # Doubled with each window that was answered at most: one odd answer floods nobody.
+        self.size = min(self.ceiling, self.size + gone, int(max(self._rates) * reach))
+        self.size = max(WINDOW_BYTES_MIN, self.size)
 
     def oldest_ms(self) -> int | None:
         """When the oldest message under way was sent; None: nothing is."""
