@@ -44,6 +44,9 @@ ENDED_MAX = 64
 """Names of rounds that are over: an opening of one of them that comes late or again must not begin it anew, and be
 answered with an opening, and so on. Older ones cost one round more at most."""
 NO_ROUND = bytes(8)
+AROUND_BYTES = 120
+"""What goes around a message on its way: the letter, its subject and NATS' own words. On a thin link two pieces of it are
+a tenth of what is under way."""
 IDLE_MS = 60_000
 """Between rounds with a peer that was in step."""
 AGAIN_MS = 20
@@ -339,13 +342,13 @@ class Peer:
         room = current.window.room()
         if not room:
             return None
-        message = current.session.more(room)
+        message = current.session.more(max(1, room - AROUND_BYTES))
         if message is None:
             return None
         if current.session.idle():  # The word that this was all: it needs no answer.
             return Speech(current.name, 0, message)
         current.number += 1
-        current.window.sent(current.number, len(message), now_ms)
+        current.window.sent(current.number, len(message) + AROUND_BYTES, now_ms)
         return Speech(current.name, current.number, message)
 
     def due_ms(self) -> int | None:
