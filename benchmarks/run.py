@@ -1,7 +1,8 @@
 """`make bench`: the figures that the project promises, each beside its floor, in one run.
 
 Medians; ratios within one run; versions and machine stated. Nothing here passes or fails a test: it prints what it
-measured and whether that meets the goal. ``--full`` also fills a store with a million entries.
+measured and whether that meets the goal. ``--full`` also fills a store with a million entries, ``--only`` measures one
+part; the *swarm* of 1,400 nodes is measured only so.
 """
 
 from __future__ import annotations
@@ -20,20 +21,21 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
-from msgspec import Struct
 
+from benchmarks import network, network_swarm
+from benchmarks.figures import Bench, percentile, timed
 from benchmarks.large import fill_large
-from benchmarks.world import DISTRICT, PHARMACIST, PHARMACY, PRESCRIBER, SmallRealm, order
-from ledger import Basis, Ledger, Link, NodeRole, Supply
-from ledger.events import Dispensed, encode_event, event_json
+from benchmarks.world import DISTRICT, PHARMACIST, PHARMACY, PRESCRIBER, SmallRealm, fill, order
+from ledger import Ledger, NodeRole, Supply
+from ledger.events import Dispensed, event_json
 from ledger.feed import Run
-from ledger.ids import DocumentId, tagged_hash
 from nodes.bundle import export_bundle, import_bundle
 from nodes.inprocess import synchronise
 
@@ -41,44 +43,6 @@ __all__ = ["main"]
 
 BUNDLE_ENTRIES = 20_000
 LARGE_ENTRIES = 1_000_000
-
-
-class Figure(Struct, frozen=True):
-    """One measured figure."""
-
-    name: str
-    value: float
-    unit: str
-    goal: str
-    met: bool | None
-
-
-class Bench:
-    """Collects figures."""
-
-    def __init__(self) -> None:
-        self.figures: list[Figure] = []
-
-    def add(self, name: str, value: float, unit: str, goal: str = "", *, met: bool | None = None) -> None:
-        """Note one and print it."""
-        self.figures.append(Figure(name, value, unit, goal, met))
-        mark = {True: "meets", False: "MISSES", None: ""}[met]
-        print(f"{name:<58} {value:>12,.3f} {unit:<10} {goal:<22} {mark}", flush=True)
-
-
-def timed(act: Callable[[int], object], count: int) -> list[float]:
-    """Seconds of each of `count` calls."""
-    times = []
-    for number in range(count):
-        start = time.perf_counter()
-        act(number)
-        times.append(time.perf_counter() - start)
-    return times
-
-
-def percentile(times: Sequence[float], share: float) -> float:
-    """The value below which a share of the times lies."""
-    return sorted(times)[min(len(times) - 1, int(len(times) * share))]
 
 
 def append_against_floor(bench: Bench, realm: SmallRealm) -> None:
@@ -162,35 +126,10 @@ def disk_size(bench: Bench, path: Path, entries: int) -> None:
     bench.add("on disk, an entry, all in", size, "B", "<= 450", met=size <= 450)
 
 
-def fill(realm: SmallRealm, count: int) -> None:
-    """Write dispensings in bulk, a thousand a transaction, ten a document, as a host that catches up does."""
-    node = realm.pharmacy.node
-    month = (2026 * 12 + 10).to_bytes(2, "big")
-    heads: dict[DocumentId, tuple[Link, ...]] = {}
-    for start in range(0, count, 1000):
-        with node.transaction():
-            for number in range(start, min(start + 1000, count)):
-                document = DocumentId(month + tagged_hash("bench", (number // 10).to_bytes(8, "big"))[:14])
-                event = Dispensed(
-                    person=PHARMACIST,
-                    command=os.urandom(16),
-                    governance=os.urandom(8),
-                    fill=1,
-                    quantity=100,
-                    basis=Basis.CUSTODY,
-                    rests_on=os.urandom(32),
-                    pharmacy=PHARMACY,
-                )
-                link = node.writer.append(
-                    DISTRICT, document, encode_event(event), heads.get(document, ()), 1
-                ).link
-                heads[document] = (link,)
-
-
 def bulk_import(bench: Bench, realm: SmallRealm, *, full: bool) -> None:
     """Import of a bundle, verified and durable; into an empty store, and into one with a million entries."""
     start = time.perf_counter()
-    fill(realm, BUNDLE_ENTRIES)
+    fill(realm.pharmacy.node, BUNDLE_ENTRIES)
     bench.add("written in batches of 1,000", BUNDLE_ENTRIES / (time.perf_counter() - start), "/s")
     node = realm.pharmacy.node
     bundle = io.BytesIO()
@@ -346,10 +285,44 @@ def start_up(bench: Bench) -> None:
     bench.add("import ledger, of its dependencies' import", ratio, "x", "<= 1.3", met=ratio <= 1.3)
 
 
+Part = Callable[[Bench, Path], None]
+
+
+def on_realm(part: Callable[[Bench, SmallRealm], None]) -> Part:
+    """A part that measures on a small realm of its own."""
+
+    def measured(bench: Bench, directory: Path) -> None:
+        realm = SmallRealm(directory)
+        part(bench, realm)
+        realm.close()
+
+    return measured
+
+
+def parts(*, full: bool) -> dict[str, Part]:
+    """What can be measured, by name."""
+    return {
+        "start": lambda bench, _: start_up(bench),
+        "append": on_realm(append_against_floor),
+        "sizes": on_realm(sizes),
+        "states": on_realm(states),
+        "import": on_realm(partial(bulk_import, full=full)),
+        "network": network.measure,
+        "swarm": network_swarm.measure,
+    }
+
+
+SEPARATE = frozenset({"swarm"})
+"""Parts that take many minutes: only when named."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure everything; print a table or JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--full", action="store_true", help="also a store of a million entries (minutes)")
+    parser.add_argument(
+        "--only", action="append", choices=sorted(parts(full=False)), help="one part; repeatable"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     options = parser.parse_args(arguments)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
@@ -357,12 +330,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {platform.machine()}, {os.cpu_count()} cores"
     )
     bench = Bench()
-    start_up(bench)
-    for part in (append_against_floor, sizes, states, lambda b, r: bulk_import(b, r, full=options.full)):
-        with tempfile.TemporaryDirectory(prefix="rxledger-bench-") as directory:
-            realm = SmallRealm(Path(directory))
-            part(bench, realm)
-            realm.close()
+    for name, part in parts(full=options.full).items():
+        if name in options.only if options.only else name not in SEPARATE:
+            with tempfile.TemporaryDirectory(prefix="rxledger-bench-") as directory:
+                part(bench, Path(directory))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     bench.add("peak memory of this process", peak, "MiB")
     if options.json:

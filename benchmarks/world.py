@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from ledger import (
+    Basis,
     Clock,
     Coded,
     IssuePrescription,
     Ledger,
+    Link,
     NodeRole,
     Patient,
     Person,
@@ -18,12 +21,15 @@ from ledger import (
     SeededEntropy,
     SystemClock,
 )
+from ledger.events import Dispensed, encode_event
+from ledger.ids import DocumentId, tagged_hash
 from ledger.keystore import UnlockFile
+from ledger.node import Node
 from ledger.persons import GLN, LICENCE_CODE, NPL_PACK_ID, PERSONAL_NUMBER, PRESCRIBER_CODE
 from nodes.founding import Founded, enrol, found_realm
 from nodes.inprocess import synchronise
 
-__all__ = ["DISTRICT", "OFFICER", "PHARMACIST", "PHARMACY", "PRESCRIBER", "SmallRealm", "order"]
+__all__ = ["DISTRICT", "OFFICER", "PHARMACIST", "PHARMACY", "PRESCRIBER", "SmallRealm", "fill", "order"]
 
 DISTRICT = "SE-AB-0180"
 PRESCRIBER = Person(Coded(PRESCRIBER_CODE, "0012345"), PersonRole.PRESCRIBER)
@@ -91,3 +97,33 @@ def order(number: int, *, holder: bytes | None, fills: int = 4) -> IssuePrescrip
         dosage="1 tablett 2 gånger dagligen", fills=fills, prescriber=PRESCRIBER.code, workplace="1234567890123",
         holder=holder,  # type: ignore[arg-type]
     )  # fmt: skip
+
+
+def fill(node: Node, count: int, *, of: str = "bench") -> None:
+    """Write dispensings in bulk, a thousand a transaction, ten a document, as a host that catches up does.
+
+    Args:
+        node: whose.
+        count: how many.
+        of: names the documents; another name, other documents.
+    """
+    month = (2026 * 12 + 10).to_bytes(2, "big")
+    heads: dict[DocumentId, tuple[Link, ...]] = {}
+    for start in range(0, count, 1000):
+        with node.transaction():
+            for number in range(start, min(start + 1000, count)):
+                document = DocumentId(month + tagged_hash(of, (number // 10).to_bytes(8, "big"))[:14])
+                event = Dispensed(
+                    person=PHARMACIST,
+                    command=os.urandom(16),
+                    governance=os.urandom(8),
+                    fill=1,
+                    quantity=100,
+                    basis=Basis.CUSTODY,
+                    rests_on=os.urandom(32),
+                    pharmacy=PHARMACY,
+                )
+                link = node.writer.append(
+                    DISTRICT, document, encode_event(event), heads.get(document, ()), 1
+                ).link
+                heads[document] = (link,)
