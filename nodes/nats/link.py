@@ -252,10 +252,6 @@ class NatsLink:
             lost = True
             self._wake.set()
 
-        async def on_more_servers() -> None:
-            # Only those we were given are used: a hub cannot send us elsewhere, nor fill our memory with its list.
-            client.set_server_pool([f"nats://{server}"])
-
         async def stand() -> None:
             nonlocal standing
             try:
@@ -266,7 +262,7 @@ class NatsLink:
             finally:
                 self._wake.set()
 
-        await self._handshake(server, client, on_closed, on_more_servers)
+        await self._handshake(server, client, on_closed)
         subscribed: dict[str, Subscription] = {}
         await self._subscribe(client, subscribed)
         # Up is when the server has our subscriptions. A flush that times out spoils nats-py's client (its late answer
@@ -291,7 +287,6 @@ class NatsLink:
         server: Server,
         client: Client,
         on_closed: Callable[[], Coroutine[Any, Any, None]],
-        on_more_servers: Callable[[], Coroutine[Any, Any, None]],
     ) -> None:
         settings = self._settings
         async with asyncio.timeout(settings.connect_timeout_s + settings.handshake_timeout_s):
@@ -299,7 +294,6 @@ class NatsLink:
                 [f"nats://{server}"],
                 error_cb=self._on_error,
                 closed_cb=on_closed,
-                discovered_server_cb=on_more_servers,
                 # The server's operator may see which link this is, nothing of the node.
                 name="rxledger",
                 allow_reconnect=False,
@@ -376,9 +370,16 @@ class NatsLink:
             self._on_change(self.status())
 
 
+class _Client(Client):
+    """A client that goes nowhere else: what a server tells of other servers is not even looked at."""
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        """Nothing: nats-py would look at each address for 20 µs, and a hub could keep us busy with lists of them."""
+
+
 def _client_over(transport: HardTransport) -> Client:
     """A client that speaks over our transport. The private names of nats-py that we use; tests pin what they do."""
-    client = Client()
+    client = _Client()
     client._transport = transport
 
     def alive() -> None:

@@ -161,6 +161,8 @@ class HardTransport(Transport):
         kept, of_message = self.kept()
         if kept > (INCOMING_BYTES_MAX if of_message else LINE_BYTES_MAX):
             raise Overrun(f"the server sends a {'message' if of_message else 'line'} without an end")
+        # A server that sends without a pause must leave others their turn.
+        await asyncio.sleep(0)
         data = await self._reader.read(buffer_size)
         self.received_bytes += len(data)
         if data:

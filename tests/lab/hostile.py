@@ -31,6 +31,14 @@ PINGS = 200_000
 """Questions of a hub that never reads the answers."""
 
 
+def _other_servers(first: int) -> bytes:
+    named = [f"10.{n >> 16 & 255}.{n >> 8 & 255}.{n & 255}:4222" for n in range(first, first + 1000)]
+    return b"INFO " + json.dumps({"connect_urls": named}).encode() + b"\r\n"
+
+
+OTHER_SERVERS = [_other_servers(first) for first in range(0, 50_000, 1000)]
+
+
 class Rudeness(enum.StrEnum):
     """What a hub does to each client after the handshake, or instead of it."""
 
@@ -101,8 +109,10 @@ class HostileHub:
         """Drop everybody and stop listening."""
         assert self._server is not None
         self._server.close()
-        for client in list(self._clients):
-            client.writer.transport.abort()
+        while self._clients:
+            for client in list(self._clients):
+                client.writer.transport.abort()
+            await asyncio.sleep(0)
         await self._server.wait_closed()
 
     def _info(self) -> bytes:
@@ -221,14 +231,11 @@ class HostileHub:
                 for _ in range(PINGS // 1000):
                     write(b"PING\r\n" * 1000)
                     await client.writer.drain()
-                await asyncio.Event().wait()
+                while not client.writer.is_closing():
+                    await asyncio.sleep(0.01)
             case Rudeness.SERVERS:
-                for first in range(0, 1_000_000, 1000):
-                    others = [
-                        f"10.{n >> 16 & 255}.{n >> 8 & 255}.{n & 255}:4222"
-                        for n in range(first, first + 1000)
-                    ]
-                    write(b"INFO " + json.dumps({"connect_urls": others}).encode() + b"\r\n")
+                for line in OTHER_SERVERS * 20:
+                    write(line)
                     await client.writer.drain()
             case Rudeness.PONGS:
                 write(b"PONG\r\n" * 10_000)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import random
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -206,6 +207,11 @@ def test_the_pinned_client_is_as_we_use_it() -> None:
     assert client._ps.state != AWAITING_MSG_PAYLOAD
     assert client._pings_outstanding == 0
     assert set(Transport.__abstractmethods__) <= set(vars(HardTransport))
+    told = inspect.getsource(Client._process_info)
+    assert set(re.findall(r'"([a-z_]+)" in info|info\.get\("([a-z_]+)"', told)) == {
+        ("connect_urls", ""),
+        ("", "ldm"),
+    }
     source = inspect.getsource(Client._connect_to_server)
     assert "if not self._transport:" in source, "it takes a transport that it finds"
 

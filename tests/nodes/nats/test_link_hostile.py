@@ -71,7 +71,7 @@ def test_a_hub_cannot_fill_a_link(rudeness: Rudeness) -> None:
                 if rudeness is Rudeness.PINGS:
                     await until(lambda: one.link.status().sent_bytes > 100_000)
                 elif rudeness is Rudeness.SERVERS:
-                    await until(lambda: one.link.status().received_bytes > 1_000_000, 30)
+                    await until(lambda: one.link.status().received_bytes > 5_000_000, 20)
                 else:
                     await until(lambda: one.link.status().received_bytes > 50_000)
                 assert tracemalloc.get_traced_memory()[1] < MEMORY_BYTES

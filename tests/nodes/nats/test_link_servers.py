@@ -109,7 +109,7 @@ def test_inside_tls_too_a_server_that_sends_too_fast_is_held_back(realm: RealmOn
     context.load_cert_chain(tmp_path / "server.pem", tmp_path / "server.key")
 
     async def main() -> None:
-        poured = 0
+        poured, ended = 0, asyncio.Event()
 
         async def pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             nonlocal poured
@@ -120,6 +120,7 @@ def test_inside_tls_too_a_server_that_sends_too_fast_is_held_back(realm: RealmOn
                     await writer.drain()
                     poured += 65536
             writer.transport.abort()
+            ended.set()
 
         async with await asyncio.start_server(pour, "127.0.0.1", 0) as server:
             transport = HardTransport(secure=True, user_timeout_s=10, first_line_s=10)
@@ -133,6 +134,7 @@ def test_inside_tls_too_a_server_that_sends_too_fast_is_held_back(realm: RealmOn
             assert poured > 0
             transport.close()
             await transport.wait_closed()
+            await until(ended.is_set)
 
     asyncio.run(main())
 
