@@ -231,8 +231,7 @@ class HostileHub:
                 for _ in range(PINGS // 1000):
                     write(b"PING\r\n" * 1000)
                     await client.writer.drain()
-                while not client.writer.is_closing():
-                    await asyncio.sleep(0.01)
+                await client.writer.wait_closed()
             case Rudeness.SERVERS:
                 for line in OTHER_SERVERS * 20:
                     write(line)

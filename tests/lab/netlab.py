@@ -51,7 +51,9 @@ def _unshare() -> list[str]:
 
 @functools.cache
 def why_not() -> str:
-    """Why namespaces do not work here; empty if they do."""
+    """Why namespaces do not work here; empty if they do. `RXLEDGER_LAB=relays` says that they shall not be used."""
+    if os.environ.get("RXLEDGER_LAB") == "relays":
+        return "RXLEDGER_LAB says so"
     missing = [
         tool for tool in ("unshare", "nsenter", "setpriv", "ip", "nft", "tc") if shutil.which(tool) is None
     ]
