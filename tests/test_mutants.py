@@ -18,6 +18,10 @@ ROOT = Path(__file__).parent.parent
 FOLD = "tests/ledger/test_fold_properties.py"
 VECTORS = "tests/test_vectors.py"
 CRASH = "tests/ledger/store/test_crash.py"
+CUSTODY = "tests/ledger/test_custody.py"
+MACHINE = "tests/test_machine.py"
+REPEATS = "tests/test_repeats.py"
+STALE = "tests/test_stale.py"
 
 MUTANTS = {
     "a guard that ignores the holder": (
@@ -79,13 +83,63 @@ MUTANTS = {
     "an amendment that replaces nothing it knew of": (
         "ledger/anomalies.py", "if not causality.in_past_of_any(f, made)", "if True", FOLD, "clock_that_is_behind",
     ),
+    "a guard that ignores the holder, on whole realms": (
+        "ledger/guard.py", "fill.holder and fill.holder == self.request.own_feed", "fill.holder",
+        MACHINE, "dense_schedules and honest",
+    ),
+    "custody judged by the linear order, on whole realms": (
+        "ledger/custody.py", "        contested = token.tainted\n",
+        "        contested = token.tainted\n        past = (1 << self.causality.index[fact.id]) - 1\n",
+        MACHINE, "dense_schedules and disaster",
+    ),
+    "a balance that is off by one": (
+        "ledger/supplies.py", "room[supply.fill] -= taken\n", "room[supply.fill] -= taken - (supply.quantity == 7)\n",
+        MACHINE, "dense_schedules and honest",
+    ),
+    "a repeated command with a second effect": (
+        "ledger/node.py", "return None if found is None else Receipt(command, found[0], found[1], repeated=True)",
+        "return None", REPEATS, "at_once and hold",
+    ),
+    "a restored node that learns nothing of what it did": (
+        "ledger/node.py", "self.former.learn(self.keyring.digest(), self.writer.feed)", "pass",
+        REPEATS, "that_has_heard_of_its_command and amend",
+    ),
+    "a revocation that may be half done": (
+        "ledger/stewardship.py", "                with node.transaction():\n                    receipt",
+        "                if True:\n                    receipt", REPEATS, "after_a_kill and revoke",
+    ),
+    "a state that is kept when a key comes": (
+        "ledger/reading.py", "known[:2] != (basis, keys)", "known[0] != basis", STALE, "after_a_delegation",
+    ),
+    "heads that are kept when a key comes": (
+        "ledger/reading.py", "known[0] == place[1] + self._keyring.digest()", "known[0].startswith(place[1])",
+        STALE, "builds_on_all",
+    ),
+    "a patient's list without what could not be read at first": (
+        "ledger/inquiry.py", "if unread is not None and unread.keys != keys:", "if False:", STALE, "patients_list",
+    ),
+    "a state that is kept when a feed's beginning comes": (
+        "ledger/store/documents.py", "tagged_hash(\"detached\", link) if detached else link", "link",
+        STALE, "ahead_of_its_feed",
+    ),
+    "a citation that claims what it overtook": (
+        "ledger/governance.py", "if entry.detached or (cited and cited not in positions):", "if False:", STALE, "overtook",
+    ),
+    "an old image that goes on after reading the paper": (
+        "ledger/exchange.py",
+        "                if feed == node.writer.feed(district):\n                    node.begin_incarnation(_CONTINUED)\n", "",
+        "tests/test_images.py", "learns_of_the_other",
+    ),
+    "blame for what rests on an act that is not held": (
+        "ledger/custody.py", " or self.unproven & {(rests_on, fill), (rests_on, _ANY_FILL)}", "", CUSTODY, "however_far_away",
+    ),
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("mutants")
-    for part in ("ledger", "nodes", "tests", "schemas", "scripts", "simulations"):
+    for part in ("benchmarks", "ledger", "nodes", "tests", "schemas", "scripts", "simulations"):
         shutil.copytree(ROOT / part, target / part, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", target)
     return target
