@@ -40,6 +40,7 @@ __all__ = [
     "Enrolment",
     "EnrolmentPackage",
     "EnrolmentRequest",
+    "WrappedDistrictKey",
     "check_request",
     "decode_package",
     "decode_request",
@@ -48,7 +49,9 @@ __all__ = [
     "make_package",
     "make_request",
     "open_package",
+    "sign_package",
     "unwrap_key",
+    "wrap_district_keys",
     "wrap_key",
 ]
 
@@ -91,7 +94,9 @@ class EnrolmentRequest(Struct, frozen=True, array_like=True):
     signature: Bytes64
 
 
-class _WrappedDistrictKey(Struct, frozen=True, array_like=True):
+class WrappedDistrictKey(Struct, frozen=True, array_like=True):
+    """A district's key, wrapped to one node: nobody else can read it."""
+
     district: District
     epoch: Annotated[int, Meta(ge=0, lt=1 << 31)]
     """0: the index key."""
@@ -104,7 +109,7 @@ class EnrolmentPackage(Struct, frozen=True, array_like=True):
     version: int
     root_certificate: Der
     certificates: Annotated[tuple[Der, ...], Meta(min_length=2, max_length=3)]
-    keys: Annotated[tuple[_WrappedDistrictKey, ...], Meta(max_length=8192)]
+    keys: Annotated[tuple[WrappedDistrictKey, ...], Meta(max_length=8192)]
     bundle: Annotated[bytes, Meta(max_length=BUNDLE_BYTES_MAX)]
     """Opaque here: what the node may import at once, each part of which proves itself."""
     signature: Bytes64
@@ -220,28 +225,58 @@ def make_package(
     entropy: Entropy,
     bundle: bytes = b"",
 ) -> EnrolmentPackage:
-    """Wrap the keys to the node and sign the whole as its issuer.
+    """Wrap the keys to the node and sign the whole as its issuer: both halves at once.
 
     Raises:
         InvalidInput: the key is not the issuer's, an epoch is below 1, or the bundle is too large.
     """
-    if issuer_key.public_key().public_bytes_raw() != _issuer_key(certificates[1]):
-        raise InvalidInput("an enrolment package is signed by who certified the node")
-    if len(bundle) > BUNDLE_BYTES_MAX:
-        raise InvalidInput(f"bundle: {len(bundle)} bytes; at most {BUNDLE_BYTES_MAX} are allowed")
+    keys = wrap_district_keys(certified, district_keys, index_keys, entropy)
+    return sign_package(realm, certificates, keys, issuer_key, bundle=bundle)
+
+
+def wrap_district_keys(
+    certified: Certified,
+    district_keys: Sequence[DistrictKey],
+    index_keys: Mapping[str, bytes],
+    entropy: Entropy,
+) -> tuple[WrappedDistrictKey, ...]:
+    """The half of a package that needs the districts' keys: wrapped to the node that was certified.
+
+    Raises:
+        InvalidInput: an epoch is below 1.
+    """
     if any(k.epoch < 1 for k in district_keys):
         raise InvalidInput("epoch: the epochs of a district count from 1")
     wanted = [(k.district, k.epoch, k.key) for k in district_keys] + [
         (d, 0, k) for d, k in sorted(index_keys.items())
     ]
-    keys = tuple(
-        _WrappedDistrictKey(
+    return tuple(
+        WrappedDistrictKey(
             district,
             epoch,
             wrap_key(certified.wrapping_key, key, _context(certified, district, epoch), entropy),
         )
         for district, epoch, key in wanted
     )
+
+
+def sign_package(
+    realm: Realm,
+    certificates: tuple[bytes, ...],
+    keys: tuple[WrappedDistrictKey, ...],
+    issuer_key: Ed25519PrivateKey,
+    *,
+    bundle: bytes = b"",
+) -> EnrolmentPackage:
+    """The half of a package that needs the issuer's key, and no other secret.
+
+    Raises:
+        InvalidInput: the key is not the issuer's, or the bundle is too large.
+    """
+    if issuer_key.public_key().public_bytes_raw() != _issuer_key(certificates[1]):
+        raise InvalidInput("an enrolment package is signed by who certified the node")
+    if len(bundle) > BUNDLE_BYTES_MAX:
+        raise InvalidInput(f"bundle: {len(bundle)} bytes; at most {BUNDLE_BYTES_MAX} are allowed")
     bare = EnrolmentPackage(PACKAGE_VERSION, realm.root_certificate, certificates, keys, bundle, bytes(64))
     return msgspec.structs.replace(bare, signature=issuer_key.sign(_package_body(bare)))
 

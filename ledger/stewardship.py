@@ -17,9 +17,11 @@ from ledger.enrolment import (
     DistrictKey,
     EnrolmentPackage,
     EnrolmentRequest,
+    WrappedDistrictKey,
     check_request,
-    make_package,
+    sign_package,
     unwrap_key,
+    wrap_district_keys,
     wrap_key,
 )
 from ledger.errors import NotPermitted, PeerFault
@@ -75,39 +77,83 @@ class Stewardship:
     ) -> EnrolmentPackage:
         """Certify a node and hand it the keys of its district (and of `districts`, for the agency or an authority).
 
-        An authority is its own issuer and needs no one else; the agency gives the issuing key.
+        An authority is its own issuer and needs no one else; the agency gives the issuing key. Two halves: `certify` and
+        the signature need the issuer's key and nothing of this node's secrets, `announce` the node's and not the issuer's.
+        So where another process owns the node's store, that one announces, and the issuing key stays here.
 
         Raises:
             NotPermitted: this node may not certify that role or district.
         """
         node = self._node
+        certificates, issuer_key = self._certified(request, issuer, days)
+        keys = self.announce(certificates, person=person, districts=districts, command=command)
+        return sign_package(node.realm, certificates, tuple(keys), issuer_key)
+
+    def _certified(
+        self, request: EnrolmentRequest, issuer: Issuer | None, days: int
+    ) -> tuple[tuple[bytes, ...], Ed25519PrivateKey]:
+        """Certificates for who asks, and the key that made them; writes nothing."""
+        node = self._node
         check_request(request)
+        own = node.identity
+        if own.role is NodeRole.AUTHORITY and issuer is None:
+            issuer = Issuer(node.keys.signing, own.certificates)
+            if request.district != own.district:
+                raise NotPermitted("a district authority admits nodes of its own district only")
+        if issuer is None:
+            raise NotPermitted("only the agency and district authorities admit nodes")
+        certificates = issue_node(
+            issuer.key, issuer.certificates, request.public_key, request.wrapping_key, request.role,
+            request.district, request.name, node.now_ms(), days=days, entropy=node.entropy,
+        )  # fmt: skip
+        return certificates, issuer.key
+
+    def announce(
+        self,
+        certificates: Sequence[bytes],
+        *,
+        person: Person,
+        districts: Sequence[str] = (),
+        command: bytes | None = None,
+    ) -> list[WrappedDistrictKey]:
+        """Say in governance that a node was certified (at the agency), and wrap its districts' keys to it.
+
+        Args:
+            certificates: the node's chain, the root left out.
+            person: who admits.
+            districts: others than its home, for the agency or an authority.
+            command: repeated, the node is announced once.
+
+        Raises:
+            NotAuthentic, Malformed: no certificate of this realm.
+            NotPermitted: this node admits nobody, or the node was revoked.
+        """
+        node = self._node
+        certified = verify_chain(node.realm, tuple(certificates))
+        wanted = list(dict.fromkeys([*([certified.district] if certified.district else []), *districts]))
+        if certified.role is NodeRole.RELAY:
+            wanted = []
         with node.lock:
             own = node.identity
-            if own.role is NodeRole.AUTHORITY and issuer is None:
-                issuer = Issuer(node.keys.signing, own.certificates)
-                if request.district != own.district:
+            if own.role is NodeRole.AUTHORITY:
+                if certified.district != own.district:
                     raise NotPermitted("a district authority admits nodes of its own district only")
-            if issuer is None:
+            elif own.role is not NodeRole.AGENCY:
                 raise NotPermitted("only the agency and district authorities admit nodes")
-            certificates = issue_node(
-                issuer.key, issuer.certificates, request.public_key, request.wrapping_key, request.role,
-                request.district, request.name, node.now_ms(), days=days, entropy=node.entropy,
-            )  # fmt: skip
-            certified = verify_chain(node.realm, certificates)
-            wanted = list(dict.fromkeys([*([request.district] if request.district else []), *districts]))
-            if request.role is NodeRole.RELAY:
-                wanted = []
+            if node.reader.governance().revocation(certified.node) is not None:
+                raise NotPermitted("the node was revoked", advice="enrol it anew, with new keys")
             if own.role is NodeRole.AGENCY:
                 for district in wanted:
                     self.ensure_district(district, person=person)
                 self._govern(NodeAdmitted, person, command, certificate=certificates[0])
-            return make_package(
-                node.realm, certificates, certified, issuer.key,
-                district_keys=[DistrictKey(d, e, k) for d in wanted for e, k in node.keyring.epochs(d)],
-                index_keys={d: node.keyring.index_key(d) for d in wanted},
-                entropy=node.entropy,
-            )  # fmt: skip
+            return list(
+                wrap_district_keys(
+                    certified,
+                    [DistrictKey(d, e, k) for d in wanted for e, k in node.keyring.epochs(d)],
+                    {d: node.keyring.index_key(d) for d in wanted},
+                    node.entropy,
+                )
+            )
 
     def ensure_district(self, district: str, *, person: Person) -> None:
         """Make the first key of a district, if it has none."""

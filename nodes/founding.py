@@ -19,8 +19,12 @@ from ledger.errors import InvalidInput, NotFound, StoreDamaged
 from ledger.identity import NodeKeys, verify_chain
 from ledger.keystore import Keystore, Unlock, UnlockFile
 from ledger.stewardship import Issuer
+from nodes.local.opening import connect_or_open
 
 __all__ = ["Founded", "enrol", "found_realm", "open_founded", "open_issuer"]
+
+OWNER_SECONDS = 3.0
+"""How long a ceremony waits for a short command to end, or for the agency's daemon to listen."""
 
 
 class Founded(Struct, frozen=True):
@@ -100,14 +104,15 @@ def open_issuer(directory: Path, unlock: Unlock) -> Issuer:
 def open_founded(
     directory: Path, unlock: Unlock, *, clock: Clock | None = None, entropy: Entropy | None = None
 ) -> Founded:
-    """Open a realm founded earlier.
+    """Open a realm founded earlier; where another process owns the agency's store, its writes go through that one.
 
     Raises:
         NotFound: there is none.
+        StoreBusy: another process owns the agency's store and lets nobody write through it.
     """
     issuer = open_issuer(directory, unlock)
     clock, entropy = clock or SystemClock(), entropy or SystemEntropy()
-    agency = Ledger.open(directory / "agency", unlock, clock=clock, entropy=entropy)
+    agency = connect_or_open(directory / "agency", unlock, wait_s=OWNER_SECONDS, clock=clock, entropy=entropy)
     return Founded(agency, issuer, clock, entropy)
 
 

@@ -1,7 +1,8 @@
 """The other end of the local socket: a connection, and a ledger that writes through it.
 
 `SharedLedger` is a `Ledger` for its caller: the same methods, receipts and errors. What it is asked goes to the owner;
-its own node is open for reading only and tells who this node is.
+its own node is open for reading only and tells who this node is. Only what is given a private key stays in this process:
+it certifies here, and has the owner announce.
 
 What may happen besides a ledger's own errors:
 
@@ -17,6 +18,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -48,7 +50,7 @@ from nodes.local.frames import (
     read_frame,
     write_frame,
 )
-from nodes.local.methods import Method, face_of, methods
+from nodes.local.methods import PRIVATE_KEY, Method, face_of, methods
 
 __all__ = ["OwnerClient", "RemoteFace", "RemoteLedger", "SharedLedger"]
 
@@ -259,7 +261,10 @@ class SharedLedger(Ledger):
         for name, method in methods().items():
             face, _, attribute = name.partition(".")
             target = face_of(self, face)
-            setattr(target, attribute, _forwarding(method, client))
+            forward = _forwarding(method, client)
+            if PRIVATE_KEY in method.signature.parameters:
+                forward = _where_the_key_is(getattr(target, attribute), forward)
+            setattr(target, attribute, forward)
 
     def ask(self, name: str, kind: type[T], **given: object) -> T:
         """See `OwnerClient.ask`."""
@@ -313,15 +318,25 @@ def _forwarding(method: Method, client: OwnerClient) -> Callable[..., Any]:
 
     def forward(*positional: object, **named: object) -> object:
         given = signature.bind(*positional, **named).arguments
-        if given.pop("issuer", None) is not None:
+        if given.pop(PRIVATE_KEY, None) is not None:
             raise NotPermitted(
                 "an issuing key never goes to another process",
-                advice="stop the process that owns the store, and certify from its directory",
+                advice="certify where the key is, with the node's directory at hand, and let the owner announce",
             )
         return client.call(method, {name: _sent(value) for name, value in given.items()})
 
     forward.__name__ = method.name.rpartition(".")[2]
     return forward
+
+
+def _where_the_key_is(here: Callable[..., Any], forward: Callable[..., Any]) -> Callable[..., Any]:
+    """A method that is given a private key runs in this process; what it has to write on its way, the owner writes."""
+
+    @wraps(here)
+    def run(*positional: object, **named: object) -> object:
+        return (forward if named.get(PRIVATE_KEY) is None else here)(*positional, **named)
+
+    return run
 
 
 def _decoded(method: Method, body: msgspec.Raw) -> object:

@@ -27,7 +27,7 @@ from ledger.node import Node
 from ledger.papers import Papers
 from ledger.stewardship import Stewardship
 
-__all__ = ["FACES", "Method", "face_of", "method_of", "methods"]
+__all__ = ["FACES", "PRIVATE_KEY", "Method", "face_of", "method_of", "methods"]
 
 _FACES: dict[str, type] = {
     "ledger": Ledger,
@@ -45,7 +45,7 @@ _WRITE = {
         "end_delegation", "close_feed", "plan_custody", "patient",
     ),
     "stewardship": (
-        "admit", "ensure_district", "revoke", "start_epoch", "take_epochs", "declare", "set_policy", "retire",
+        "admit", "announce", "ensure_district", "revoke", "start_epoch", "take_epochs", "declare", "set_policy", "retire",
     ),
     "inquiry": ("index_arrivals",),
     "papers": ("scan",),
@@ -62,8 +62,8 @@ _READ = {
     ),
 }  # fmt: skip
 _ID_BYTES: dict[object, int] = {DocumentId: 16, FeedId: 16, NodeId: 16, RealmId: 16, Link: 32}
-_NEVER = {"issuer"}
-"""Parameters that no other process may give: a private key does not travel."""
+PRIVATE_KEY = "issuer"
+"""The parameter that no other process may give: a private key does not travel."""
 
 
 class Method(Struct, frozen=True):
@@ -99,7 +99,7 @@ def method_of(name: str, function: Callable[..., object], *, writes: bool) -> Me
     hints = get_type_hints(function)
     fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
     for parameter in signature.parameters.values():
-        if parameter.name == "self" or parameter.name in _NEVER:
+        if parameter.name in ("self", PRIVATE_KEY):
             continue
         kind = _travelling(hints[parameter.name])
         if parameter.default is inspect.Parameter.empty:

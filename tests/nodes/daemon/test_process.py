@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from ledger import Ledger, StoreBusy
+from ledger.identity import verify_chain
 from nodes.daemon.report import last_report
 from nodes.daemon.status import STATUS_METHOD, NodeStatus
 from nodes.local import OwnerGone, connect_or_open
@@ -151,6 +152,32 @@ def test_a_second_daemon_of_one_node_is_turned_away(site: Site) -> None:
         assert "store-busy" in second.said()
         with pytest.raises(StoreBusy):
             Ledger.open(site.node("clinic"), site.unlock)
+
+
+def test_a_node_is_enrolled_while_the_agencys_daemon_runs(site: Site) -> None:
+    (site.directory / "agency").symlink_to(site.agency)
+    with running(site, "agency") as agency:
+        enrol = "from nodes.cli import main; raise SystemExit(main())"
+        done = subprocess.run(
+            [sys.executable, "-c", enrol, "node", "enrol", "--realm", str(site.agency.parent), "--role", "pharmacy",
+             "--district", "SE-C-0380", "--name", "nytt apotek", "--node", str(site.node("late")), "--unlock",
+             str(site.unlock.path), "--json"],
+            check=False, capture_output=True, text=True, timeout=120, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        who = json.loads(done.stdout)["node"]
+        with connect_or_open(site.agency, site.unlock) as shared:
+            assert isinstance(shared, SharedLedger)
+            view = shared.node.reader.governance()
+            assert who in {verify_chain(shared.node.realm, (der, *shared.node.identity.certificates[1:])).node.hex() for der in view.admitted}  # fmt: skip
+        assert agency.stop() == 0
+    with site.open("late") as late, Ledger.open(site.agency, site.unlock) as agency_ledger:
+        assert late.node.identity.node.hex() == who
+        # The key of a district that the running daemon made for it.
+        assert late.node.keyring.epochs("SE-C-0380") == agency_ledger.node.keyring.epochs("SE-C-0380") != []
+        assert late.inquiry.frontier_digest(["governance"]) == agency_ledger.inquiry.frontier_digest(
+            ["governance"]
+        )
 
 
 def test_one_nights_work_is_done_on_demand_and_reported(site: Site) -> None:

@@ -20,18 +20,23 @@ from ledger import (
     InvalidInput,
     Ledger,
     Level,
+    NodeRole,
     NotFound,
     NotPermitted,
     Policy,
     ReversalKind,
+    SeededEntropy,
     StoreBusy,
     Supply,
     Verdict,
 )
+from ledger.enrolment import make_request, open_package
 from ledger.errors import LedgerBug, OtherRealm, RxLedgerError, StoreDamaged, VersionUnknown
+from ledger.identity import NodeKeys, verify_chain
 from ledger.ids import DocumentId, Link, NodeId
 from ledger.placement import PLAN_DAYS_MAX
 from nodes.daemon.config import ReadinessConfig
+from nodes.founding import open_issuer
 from nodes.local import (
     OutcomeUnknown,
     OwnerClient,
@@ -249,14 +254,51 @@ def test_parameters_that_do_not_fit_are_named_without_their_values(shared: Ledge
         shared.show()  # type: ignore[call-arg]
 
 
-def test_an_issuing_key_never_travels(site: Site) -> None:
+def test_an_issuing_key_never_travels_and_whom_it_certified_the_owner_announces(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[bytes] = []
+
+    def recorded(sock: socket.socket, message: msgspec.Struct) -> None:
+        sent.append(msgspec.msgpack.encode(message))
+        write_frame(sock, message)
+
+    monkeypatch.setattr(client_module, "write_frame", recorded)
+    issuer = open_issuer(site.agency.parent, site.unlock)
+    keys = NodeKeys.generate(SeededEntropy(3))
+    request = make_request(keys, NodeRole.PHARMACY, DISTRICT, "late")
     with (
         Ledger.open(site.agency, site.unlock) as agency,
-        OwnerSocket(agency, site.agency),
+        OwnerSocket(agency, site.agency) as owner,
         connect_or_open(site.agency, site.unlock) as shared,
-        pytest.raises(NotPermitted, match="issuing key"),
     ):
-        shared.stewardship.admit(object(), person=OFFICER, issuer=object())  # type: ignore[arg-type]
+        held = len(list(agency.inquiry.verify()))
+        for _ in range(2):
+            package = shared.stewardship.admit(request, person=OFFICER, issuer=issuer, command=COMMAND)
+        assert len(list(agency.inquiry.verify())) == held + 1, "repeated, it is announced once"
+        enrolment = open_package(package, keys)
+        epochs = agency.node.keyring.epochs(DISTRICT)
+        assert [(k.epoch, k.key) for k in enrolment.district_keys] == epochs
+        assert {b"stewardship.announce" in one for one in sent if b"stewardship" in one} == {True}
+        secrets = (issuer.key.private_bytes_raw(), *(key for _, key in epochs))
+        assert not any(secret in one for secret in secrets for one in sent)
+
+        with pytest.raises(NotPermitted, match="only the agency"):
+            shared.stewardship.admit(request, person=OFFICER)
+        remote = RemoteLedger(OwnerClient(owner.path))
+        with pytest.raises(NotPermitted, match="issuing key"):
+            remote.stewardship.admit(request, person=OFFICER, issuer=issuer)
+        who = verify_chain(agency.node.realm, enrolment.certificates).node
+        remote.stewardship.revoke(who, person=OFFICER, reason="stolen", good=[])
+        with pytest.raises(NotPermitted, match="revoked"):  # Nor is it handed the keys of a later epoch.
+            remote.stewardship.announce(list(enrolment.certificates), person=OFFICER)
+        remote.close()
+
+
+@pytest.mark.parametrize("name", ["clinic", "pharmacy"])
+def test_nobody_but_agency_and_authority_hands_out_keys(site: Site, name: str) -> None:
+    with site.open(name) as ledger, pytest.raises(NotPermitted, match="only the agency"):
+        ledger.stewardship.announce(ledger.node.identity.certificates, person=OFFICER)
 
 
 def test_a_fault_within_the_owner_is_a_typed_error_and_the_owner_goes_on(site: Site) -> None:
