@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from ledger.errors import LimitExceeded
 from ledger.exchange import URGENT_LANE, Exchange
 from ledger.feed import Run
 from ledger.ids import FeedId, Link, NodeId
@@ -29,8 +30,10 @@ class TakenLive(Struct, frozen=True, kw_only=True):
 def take_live(exchange: Exchange, doubt: Doubt, told: Live, now_ms: int) -> TakenLive:
     """Take in one entry.
 
+    With the purse empty it is not looked at but taken for a gap: a round with somebody who is known brings it, if it is real.
+
     Raises:
-        PeerFault: it is not authentic, or too much that was not has come in.
+        PeerFault: it is not authentic.
         StoreFull, StoreDamaged: this node's own disk.
     """
     feed, entry = FeedId(told.feed), told.entry
@@ -43,16 +46,20 @@ def take_live(exchange: Exchange, doubt: Doubt, told: Live, now_ms: int) -> Take
     previous = Link(told.previous) if told.previous else heads[-1][1]
     if entry.sequence <= last:
         return TakenLive(author=author, district=district)
-    if heads == ((entry.sequence - 1, previous),):
+    follows = heads == ((entry.sequence - 1, previous),)
+    ahead = bool(told.previous) and entry.lane <= URGENT_LANE
+    if not follows and not ahead:
+        return TakenLive(author=author, district=district, gap=True)
+    try:
         doubt.check(now_ms)
+    except LimitExceeded as error:
+        return TakenLive(author=author, district=district, gap=True, refused=(error.code,))
+    if follows:
         report = exchange.import_runs([Run(feed, previous, (entry,))])
         if not report.refused:
             doubt.removed()
         codes = tuple(code for _, code in report.refused)
         return TakenLive(author=author, district=district, new=report.new > 0, refused=codes)
-    new = False
-    if told.previous and entry.lane <= URGENT_LANE:
-        doubt.check(now_ms)
-        new = exchange.import_detached(feed, previous, entry)
-        doubt.removed()
+    # The coin is not given back: each is a commit of its own, whoever wrote it, and what it overtakes is asked for anyway.
+    new = exchange.import_detached(feed, previous, entry)
     return TakenLive(author=author, district=district, new=new, gap=True)
