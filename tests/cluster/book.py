@@ -67,20 +67,23 @@ class Book:
 
     # --- judging ----------------------------------------------------------------------------------------------------
 
-    def check(self, members: Iterable[Member], anomalies: Collection[str] = ()) -> None:
+    def check(
+        self, members: Iterable[Member], anomalies: Collection[str] = (), *, besides: Collection[bytes] = ()
+    ) -> None:
         """Nothing acknowledged is lost, nothing is invented, custody is single, nothing is odd but what is expected.
 
         Args:
             members: those with keys; their stores are read from disk.
             anomalies: kinds that the fault explains.
+            besides: nodes that keep no book; what they wrote may stand in documents of their own only.
         """
         for member in members:
             with member.reading() as ledger:
-                self._check_entries(member.name, ledger)
+                self._check_entries(member.name, ledger, besides)
                 found = self._check_fills(ledger)
                 assert found <= set(anomalies), f"{member.name}: {found - set(anomalies)}"
 
-    def _check_entries(self, name: str, ledger: Ledger) -> None:
+    def _check_entries(self, name: str, ledger: Ledger, besides: Collection[bytes]) -> None:
         node = ledger.node
         with self._lock:
             tried = dict(self._tried)
@@ -90,9 +93,15 @@ class Book:
                 assert held is not None, f"{name} lost what was acknowledged: {entry.what} by {entry.by}"
                 assert not held.detached, f"{name} holds {entry.what} by {entry.by} ahead of its feed only"
                 assert entry.document is None or held.document == entry.document
+        ours = {entry.document for entry in tried.values()}
         for document, state in ledger.inquiry.states(DISTRICT):
+            opened_entries = node.reader.opened(document)
+            authors = {node.reader.author(opened.entry.feed)[0].node for opened in opened_entries}
+            if authors & set(besides):
+                assert document not in ours, f"{name}: somebody else wrote into a prescription"
+                continue
             assert not state.unread, f"{name} cannot read all of a prescription"
-            for opened in node.reader.opened(document):
+            for opened in opened_entries:
                 assert opened.fact is not None
                 assert opened.fact.event is not None, f"{name}: void: {opened.fact.void}"
                 known = tried.get(opened.fact.event.command)
@@ -100,8 +109,10 @@ class Book:
                 assert known.link in (None, opened.fact.id), "one command has two effects"
 
     def _check_fills(self, ledger: Ledger) -> set[str]:
-        kinds = set()
-        for _, state in ledger.inquiry.states(DISTRICT):
+        kinds, ours = set(), {tried.document for tried in self.all()}
+        for document, state in ledger.inquiry.states(DISTRICT):
+            if document not in ours:
+                continue
             prescription = state.prescription
             kinds |= {anomaly.kind for anomaly in prescription.anomalies}
             self._check_balance(prescription)

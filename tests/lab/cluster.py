@@ -239,6 +239,7 @@ class Cluster:
     """A realm, its hub and its nodes. Made by `open_cluster`."""
 
     def __init__(self, directory: Path, ways: Cables | Relays, roles: Mapping[str, NodeRole]) -> None:
+        directory.mkdir(exist_ok=True)
         self.directory, self.ways = directory, ways
         self.unlock = UnlockFile(directory / "unlock" / "secret")
         self.members: dict[str, Member] = {}
