@@ -208,6 +208,17 @@ class Peer:
         self._control.clear()
         return True
 
+    def broke_off(self, now_ms: int) -> bool:
+        """It is there: end a round of ours in which nothing has come for a while.
+
+        It was restarted, or the way to it was cut, and it knows nothing of that round: waiting helps nobody.
+        """
+        if self._round is None or not self._is_silent(self._round, now_ms):
+            return False
+        self._close(self._round)
+        self._control.clear()
+        return True
+
     def allow(self, now_ms: int) -> bool:
         """Whether a message of this peer may be looked at now, or is one of too many."""
         gained = max(0, now_ms - self._allowed_ms) * MESSAGES_PER_SECOND_MAX / 1000
@@ -250,7 +261,12 @@ class Peer:
             return current  # What was sent in a former round is as good in this one.
         if isinstance(message, Digest | Summary) and name in self._ended:
             return None
-        if current is not None and current.ours and current.name < name and not self._late(current, now_ms):
+        if (
+            current is not None
+            and current.ours
+            and current.name < name
+            and not self._is_silent(current, now_ms)
+        ):
             return None
         while self._begun and self._begun[0] <= now_ms - 60_000:
             self._begun.popleft()
@@ -261,6 +277,9 @@ class Peer:
 
     def _late(self, current: _Round, now_ms: int) -> bool:
         return now_ms - current.moved_ms > self.timing.give_up_ms
+
+    def _is_silent(self, current: _Round, now_ms: int) -> bool:
+        return current.ours and now_ms - current.moved_ms > self._quiet_ms()
 
     def settle(self, now_ms: int) -> bool:
         """End the round if it is over or given up; True if the peer has just been found in step."""

@@ -290,9 +290,15 @@ class Peering:
         if not self.peers.is_present(peer, now_ms):
             self.peers.look_again()
         peer.link, peer.heard_ms = link, now_ms
+        if peer.broke_off(now_ms):
+            self._soon(peer, now_ms, self._spread_ms(ROUND_WITHIN_MS))
         if district in self._exchange.districts():
             differs = self._exchange.district_digest(district)[:DIGEST_BYTES] != sign.digest
-            if differs and not peer.busy and (peer.next_ms is None or peer.next_ms > now_ms + ROUND_WITHIN_MS):
+            if (
+                differs
+                and not peer.busy
+                and (peer.next_ms is None or peer.next_ms > now_ms + ROUND_WITHIN_MS)
+            ):
                 self._soon(peer, now_ms, self._spread_ms(ROUND_WITHIN_MS))
 
     # --- on request ----
