@@ -1,3 +1,4 @@
+# ruff: noqa: ANN401 - what a process is told has no types.
 """What replication costs over real servers, between nodes in processes of their own.
 
 Servers are made by the generator, with TLS and logins; nodes run what the daemon runs (`benchmarks.network_child`).

@@ -50,6 +50,7 @@ MODULE = "benchmarks.network_child"
 LINK = "hub"
 ANSWER_SECONDS = 300.0
 """The longest command writes a day's entries at a pace."""
+POLL_SECONDS = 0.02
 ROUND_BYTES = 8 * 1024 * 1024
 FEW = 100
 """Entries in a batch of which each is noted."""
@@ -344,7 +345,7 @@ class Child:
                 return status
             if time.monotonic() > deadline:
                 raise TimeoutError(f"not so after {seconds} s: {status}")
-            time.sleep(0.01)
+            time.sleep(POLL_SECONDS)
 
 
 def main() -> None:

@@ -1,3 +1,4 @@
+# ruff: noqa: ANN401 - what a process is told has no types.
 """A pharmacy's day on the wire: 170 dispensings, and ten hours of being there.
 
 What each thing costs is measured over a real server, both ways at the pharmacy; the day is the sum. *Entries* are what

@@ -97,6 +97,7 @@ def thin(bench: Bench, directory: Path) -> None:
     )
     bench.add(f"the same, worst of {DISPENSINGS}", worst, "s", goal, met=left and worst <= limit)
     bench.add("the link's round trip", 1e3 * round_trip_s, "ms")
+    bench.add("of the link used meanwhile, by the words of NATS alone", 100 * used, "%")
 
 
 def _options(directory: Path, name: str, realm: SmallRealm, url: str, *, slow: bool) -> Options:
@@ -123,4 +124,3 @@ def _place(realm: SmallRealm, directory: Path) -> Iterator[tuple[str, list[list[
             stack.enter_context(servers)
             lab.rate("near", BITS_PER_S)
             yield "namespace", [lab.command("far"), lab.command("near")], [servers.url("hub")] * 2
-    bench.add("of the link used meanwhile, NATS' bytes alone", 100 * used, "%")

@@ -44,6 +44,8 @@ ENDED_MAX = 64
 """Names of rounds that are over: an opening of one of them that comes late or again must not begin it anew, and be
 answered with an opening, and so on. Older ones cost one round more at most."""
 NO_ROUND = bytes(8)
+FIRST_WINDOW_BYTES = 16 * 1024
+"""Under way at first on a link that is not thin: what TCP sends unasked, two seconds at 64 kbit/s."""
 AROUND_BYTES = 120
 """What goes around a message on its way: the letter, its subject and NATS' own words. On a thin link two pieces of it are
 a tenth of what is under way."""
@@ -123,7 +125,7 @@ class Peer:
         self._control: deque[Speech] = deque()
         self._restless = 0
         """Rounds in a row that left the two apart and brought us nothing."""
-        self._window_size = WINDOW_BYTES_MIN
+        self._window_size = FIRST_WINDOW_BYTES
         self._allowed, self._allowed_ms = float(MESSAGES_PER_SECOND_MAX), 0
         self._begun: deque[int] = deque(maxlen=ROUNDS_PER_MINUTE_MAX)
 

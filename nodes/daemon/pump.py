@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import TypeVar
 
 import structlog
@@ -29,6 +30,10 @@ INBOX_MESSAGES_MAX = 16_384
 """Signs of life of ten thousand nodes at once."""
 INBOX_BYTES_MAX = 32 * 1024 * 1024
 """What may wait to be looked at: four seconds of the quickest import."""
+LARGE_BYTES = 4096
+"""From here on a message is taken to bring entries that catch up."""
+TOGETHER_BYTES_MAX = 256 * 1024
+"""Of such messages, made durable at once: a flush costs for one what it costs for several. Who writes waits so long."""
 BATCH = 64
 """Messages looked at before answers go out: some ten milliseconds."""
 OUTBOX_BYTES_MAX = 16 * 1024 * 1024
@@ -44,6 +49,24 @@ class _Received(Struct):
     link: str
     subject: str
     payload: bytes
+
+
+def _together(batch: Iterable[_Received]) -> Iterator[list[_Received]]:
+    """What came in, in order; large messages that follow each other together, every other by itself."""
+    some: list[_Received] = []
+    size = 0
+    for received in batch:
+        length = len(received.payload)
+        if some and (length < LARGE_BYTES or size + length > TOGETHER_BYTES_MAX):
+            yield some
+            some, size = [], 0
+        some.append(received)
+        size += length
+        if length < LARGE_BYTES:
+            yield some
+            some, size = [], 0
+    if some:
+        yield some
 
 
 class _Outbox:
@@ -86,10 +109,14 @@ class _Outbox:
 class Pump:
     """Runs one `Peering` over its links. Made, run and closed on one event loop."""
 
-    def __init__(self, peering: Peering, *, wall_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, peering: Peering, *, wall_ms: Callable[[], int], worker: ThreadPoolExecutor | None = None
+    ) -> None:
+        """`worker` has one thread, and may be shared by several nodes of one process; None: one of its own."""
         self.peering = peering
         self._loop = asyncio.get_running_loop()
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="peering")
+        self._shared = worker is not None
+        self._worker = worker or ThreadPoolExecutor(1, thread_name_prefix="peering")
         self._outboxes: dict[str, _Outbox] = {}
         self._inbox: deque[_Received] = deque()
         self._inbox_bytes = 0
@@ -163,7 +190,8 @@ class Pump:
             self.peering.ledger.node.on_written.remove(self._written)
             if self._again is not None:
                 self._again.cancel()
-            self._worker.shutdown(wait=True)
+            if not self._shared:
+                self._worker.shutdown(wait=True)
 
     def _peek(self) -> int:
         return self.peering.next_ms(self.now_ms())
@@ -197,23 +225,31 @@ class Pump:
                 peering.link_up(name, now_ms)
             else:
                 peering.link_down(name)
-        for received in batch:
+        node = peering.ledger.node
+        for some in _together(batch):
             try:
-                peering.received(received.link, received.subject, received.payload, now_ms)
+                # What answers them is made after the transaction, so nobody is told before it is durable (R1).
+                with node.lock, node.transaction() if len(some) > 1 else nullcontext():
+                    for received in some:
+                        self._take(received, now_ms)
             except StoreFull:
                 # Nothing of it was kept; it comes again once there is room, and what is held can still be read and given.
                 log.critical("store.full")
-            except StoreDamaged:
-                raise
-            except Exception as error:
-                # A fault of ours that some bytes brought to light must not end the node for whoever sent them.
-                self.faults += 1
-                log.exception("received.fault", kind=type(error).__name__)
         try:
             return peering.poll(self.now_ms(), clear), peering.subjects()
         except StoreFull:
             log.critical("store.full")
             return [], self._subjects
+
+    def _take(self, received: _Received, now_ms: int) -> None:
+        try:
+            self.peering.received(received.link, received.subject, received.payload, now_ms)
+        except (StoreFull, StoreDamaged):
+            raise
+        except Exception as error:
+            # A fault of ours that some bytes brought to light must not end the node for whoever sent them.
+            self.faults += 1
+            log.exception("received.fault", kind=type(error).__name__)
 
     def _flush(self) -> None:
         waiting = False
