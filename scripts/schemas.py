@@ -31,6 +31,7 @@ from scripts.vectors.certified import certified  # noqa: E402
 from scripts.vectors.courses import courses  # noqa: E402
 from scripts.vectors.craft import World  # noqa: E402
 from scripts.vectors.folds import folds  # noqa: E402
+from scripts.vectors.letters import letters  # noqa: E402
 from scripts.vectors.mustnot import mustnot  # noqa: E402
 from scripts.vectors.readme import readme  # noqa: E402
 from scripts.vectors.shelf import Shelf, Surprise, pretty  # noqa: E402
@@ -97,7 +98,7 @@ def build(directory: Path) -> None:
     )
     world = World()
     shelf = Shelf(directory / "vectors", world)
-    for write in (values, certified, travels, carriers, folds, courses, mustnot):
+    for write in (values, certified, travels, letters, carriers, folds, courses, mustnot):
         write(shelf, world)
     (directory / "README.md").write_text(readme(shelf.names, digest), encoding="utf-8")
 

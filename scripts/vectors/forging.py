@@ -23,7 +23,13 @@ __all__ = ["forged_chain"]
 
 
 def forged_chain(
-    world: World, by: Member | None, role: str, district: str, *, public_key: bytes | None = None
+    world: World,
+    by: Member | None,
+    role: str,
+    district: str,
+    *,
+    public_key: bytes | None = None,
+    wrapping_key: bytes | None = None,
 ) -> tuple[bytes, ...]:
     """A node's chain signed by any member (None: the agency's issuing key), whatever its role allows."""
     key, above = (by.keys, by.chain) if by else (world.issuing, world.issuing_chain)
@@ -42,7 +48,7 @@ def forged_chain(
     for oid, value in (
         (OID_ROLE, c._text(str(role))),
         (OID_DISTRICT, c._text(district)),
-        (OID_WRAPPING_KEY, extension_value(OCTET_STRING, keys.wrapping_key)),
+        (OID_WRAPPING_KEY, extension_value(OCTET_STRING, wrapping_key or keys.wrapping_key)),
     ):
         builder = builder.add_extension(x509.UnrecognizedExtension(oid, value), critical=False)
     return (c._finish(builder, key.signing), *above)

@@ -30,7 +30,10 @@ from ledger.paper import decode_paper, from_text, to_text
 from ledger.persons import validate_identifier
 from nodes.bundle import import_bundle
 from nodes.claims import answer_claim
+from nodes.envelope import Postbox
 from nodes.messages import Entries, decode_message
+from nodes.nats.subjects import mailbox
+from scripts.vectors.hearing import hear
 
 __all__ = ["CHECKS", "Verdict", "judge", "open_reader", "take"]
 
@@ -266,6 +269,33 @@ def _paper(folder: Folder) -> Verdict:
         }
 
 
+def _frames(folder: Folder) -> Verdict:
+    """Give frames to the node `reader` as its server would."""
+    members = {
+        name: Postbox(
+            folder.root,
+            verify_chain(folder.root, tuple(map(bytes.fromhex, each["certificates"]))),
+            folder.keys(name),
+            SeededEntropy(2),
+        )
+        for name, each in folder.realm["nodes"].items()
+    }
+    with folder.reader() as ledger:
+        me = ledger.node.identity
+        for box in members.values():
+            box.know(me)
+        boxes = {
+            mailbox(folder.root.id, NodeId(bytes.fromhex(folder.realm["nodes"][name]["node"]))): box
+            for name, box in members.items()
+        }
+        _hold(folder, ledger)
+        before = _entries(ledger)
+        frames = [(each["subject"], folder.read(each["payload"])) for each in folder.inputs["frames"]]
+        code, found = hear(ledger, map(folder.read, folder.inputs["introductions"]), frames, boxes)
+        new = [link for link in _entries(ledger) if link not in before]
+        return ("kept-something" if code and new else code), {**found, "entries": new}
+
+
 def _claim(folder: Folder) -> Verdict:
     with folder.reader() as ledger:
         _hold(folder, ledger)
@@ -373,6 +403,7 @@ CHECKS: dict[str, Callable[[Folder], Verdict]] = {
     "detached": _detached,
     "event": _event,
     "fold": _fold,
+    "frames": _frames,
     "governance": _governance,
     "identifier": _identifier,
     "message": _message,

@@ -8,6 +8,7 @@ from ledger.codec import PARENTS_MAX, PLAINTEXT_BYTES_MAX
 from ledger.events import DEPTH_MAX, EVENT_BYTES_MAX, KINDS
 from ledger.feed import OPENING_BYTES_MAX, RUN_ENTRIES_MAX, SEALED_BYTES_MAX
 from ledger.paper import PAPER_BYTES_MAX
+from nodes.wire import FRAME_BYTES_MAX
 
 __all__ = ["readme"]
 
@@ -25,6 +26,7 @@ JSON Schema 2020-12. What travels is **MessagePack**, not JSON; the schemas desc
 - `string` with `contentEncoding: base64` is MessagePack `bin` (its lengths are those of the base64 text); every other
   `string` is `str`. `array` with `prefixItems` is an array with exactly those elements; trailing ones that have
   a default may be left out by a writer of openings and papers, never by a writer of content.
+- Keys of maps that are integers or `bin` stand as decimals or base64, where a schema says so (`propertyNames`).
 - An event is a map: `type` first, then the fields that differ from their default, in the order of the schema.
 - Unknown fields and kinds are kept and passed on. They are not errors, so no schema forbids them.
 
@@ -36,6 +38,8 @@ JSON Schema 2020-12. What travels is **MessagePack**, not JSON; the schemas desc
 | `opening.schema.json` | a feed's opening, signed and bare |
 | `paper.schema.json` | what a printed code holds |
 | `enrolment.schema.json` | enrolment request and package |
+| `asyncapi.json` | AsyncAPI 3.0: subjects, frames, what stands in letters, who may use which subject |
+| `network.schema.json` | the schemas that it points at |
 | `dictionaries.json` | compression dictionaries by format number |
 
 ## The bytes, in short
@@ -61,6 +65,12 @@ JSON Schema 2020-12. What travels is **MessagePack**, not JSON; the schemas desc
 | bearer proof | Ed25519 over `"rxledger/1 sign bearer"` ‖ `00` ‖ `H("bearer", document, fill as one byte, feed)` |
 | claim | `[body, Ed25519 over "rxledger/1 sign claim" ‖ 00 ‖ body]` |
 | paper | `01` ‖ CRC-32 of body ‖ body, at most {paper_max} bytes; as text `RXL1:` ‖ base45 |
+| frame | kind (1) ‖ body, at most {frame_max} bytes: 1 letter, 2 introduction, 3 who, 4 live, 5 here |
+| letter | sender (16) ‖ nonce (12) ‖ AES-256-GCM-SIV(pair key, nonce, round (8) ‖ number (4) ‖ message, no additional data) |
+| pair key | HKDF-SHA-256(X25519(wrapping keys of both), no salt, info = `"rxledger/1 letter"` ‖ `00` ‖ realm ‖ sender ‖ receiver, 32) |
+| introduction, who | `[certificate, …]`; the asker's id |
+| live | `[1, feed, entry, previous link or empty]` |
+| here | `[[node, stamp, digest (8)], Ed25519 over H("here", realm, district, [node, stamp, digest])]` |
 | bundle | `"RXBUNDLE"` ‖ frames of: length (4) ‖ kind (1) ‖ chain (16) ‖ body |
 
 Dictionary 1 is `ledger/dictionaries/1.zdict`, SHA-256 `{dictionary}`. It never changes.
@@ -95,6 +105,7 @@ A vector marked `_fail` passes only if the check ends in exactly the code stated
 | `base45` | text of a bar code to bytes and back |
 | `message` | hold the messages in `held`, then take in `message`. Its first refusal is the error (`gap`: a run that joins nothing held). After an error no entry more is held than before; `found.entries` are the links that are new |
 | `detached` | the same for the one entry of a run, ahead of its feed |
+| `frames` | know the nodes of `introductions`, hold `held`, then hear `frames` in order, in one moment. Their first refusal is the error, of a frame or a message in a letter. `found`: per frame the kinds of the answers (of letters, what stands in them), who is `known`, who was `heard`, who is believed to be `in_step`, links that are new |
 | `bundle` | import; `incomplete`: it was taken in only in part |
 | `paper` | decode, verify and take in |
 | `claim` | answer as the node `reader`, which holds nothing |
@@ -126,6 +137,6 @@ def readme(names: Sequence[str], dictionary: str) -> str:
     return _TEXT.format(
         kinds=len(KINDS), event_max=f"{EVENT_BYTES_MAX:,}", depth=DEPTH_MAX, parents=PARENTS_MAX,
         plain_max=f"{PLAINTEXT_BYTES_MAX:,}", sealed_max=f"{SEALED_BYTES_MAX:,}", opening_max=f"{OPENING_BYTES_MAX:,}",
-        run_max=f"{RUN_ENTRIES_MAX:,}", paper_max=f"{PAPER_BYTES_MAX:,}", dictionary=dictionary, total=len(names),
+        run_max=f"{RUN_ENTRIES_MAX:,}", paper_max=f"{PAPER_BYTES_MAX:,}", frame_max=f"{FRAME_BYTES_MAX:,}", dictionary=dictionary, total=len(names),
         fails=sum(name.endswith("_fail") for name in names), index=index,
     )  # fmt: skip
