@@ -24,6 +24,7 @@ __all__ = [
     "ScrubResult",
     "keep_report",
     "last_report",
+    "read_report",
     "report_lines",
 ]
 
@@ -82,8 +83,9 @@ class NightReport(Struct, frozen=True, kw_only=True):
     night: date
     began_ms: int
     ended_ms: int = 0
-    """0: it was cut off, and goes on or went on later."""
+    """0: it is under way, or was cut off."""
     resumed: bool = False
+    """It was cut off, and went on: the counts are of the whole run."""
     budget_bytes: int = 0
     spent_bytes: int = 0
     peers: tuple[PeerTurn, ...] = ()
@@ -117,7 +119,7 @@ def keep_report(directory: Path, report: NightReport) -> Path:
         place.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise StoreDamaged("the directory of reports cannot be made", where=str(place)) from error
-    path = place / f"{_PREFIX}{report.night.isoformat()}{_SUFFIX}"
+    path = _path(directory, report.night)
     write_whole(path, msgspec.json.format(msgspec.json.encode(report), indent=1))
     for old in _reports(directory)[:-REPORTS_KEPT]:
         old.unlink(missing_ok=True)
@@ -126,14 +128,27 @@ def keep_report(directory: Path, report: NightReport) -> Path:
 
 def last_report(directory: Path) -> NightReport | None:
     """The newest report in a node's directory that can be read; None if there is none."""
-    for path in reversed(_reports(directory)):
-        try:
-            data = read_small(path)
-            if data is not None:
-                return msgspec.json.decode(data, type=NightReport)
-        except (LimitExceeded, StoreDamaged, msgspec.MsgspecError, ValueError, RecursionError):
-            log.warning("report.unreadable", file=path.name)
-    return None
+    return next(
+        (report for path in reversed(_reports(directory)) if (report := _read(path)) is not None), None
+    )
+
+
+def read_report(directory: Path, night: date) -> NightReport | None:
+    """The report of one night; None if there is none that can be read."""
+    return _read(_path(directory, night))
+
+
+def _read(path: Path) -> NightReport | None:
+    try:
+        data = read_small(path)
+        return None if data is None else msgspec.json.decode(data, type=NightReport)
+    except (LimitExceeded, StoreDamaged, msgspec.MsgspecError, ValueError, RecursionError):
+        log.warning("report.unreadable", file=path.name)
+        return None
+
+
+def _path(directory: Path, night: date) -> Path:
+    return directory / DIRECTORY / f"{_PREFIX}{night.isoformat()}{_SUFFIX}"
 
 
 def _reports(directory: Path) -> list[Path]:
@@ -147,7 +162,7 @@ def moment(ms: int) -> str:
 
 def report_lines(report: NightReport) -> Iterator[str]:
     """The report for people."""
-    end = moment(report.ended_ms) if report.ended_ms else "cut off"
+    end = moment(report.ended_ms) if report.ended_ms else "not ended"
     yield (
         f"night of {report.night}: {moment(report.began_ms)} to {end}"
         + (", resumed" if report.resumed else "")

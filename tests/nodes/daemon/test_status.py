@@ -235,7 +235,7 @@ def test_a_report_says_what_moved_and_what_did_not_and_why() -> None:
     ("change", "whole", "said"),
     [
         ({}, True, ""),
-        ({"ended_ms": 0}, False, "cut off"),
+        ({"ended_ms": 0}, False, "not ended"),
         ({"not_reached": (("cc" * 16, "why"),)}, False, "NOT reached"),
         ({"scrub": ScrubResult(checked_entries=5)}, False, "NOT the whole store yet"),
         ({"scrub": ScrubResult(checked_entries=5, damage="page 3")}, False, "DAMAGE after 5 entries: page 3"),
