@@ -78,6 +78,8 @@ class Node:
         """Told of each entry of ours with its district, once it is durable: who announces it. Must not raise."""
         self._unannounced: list[tuple[str, Written]] = []
         self._nesting = 0
+        self._of_feeds: tuple[int, frozenset[str]] | None = None
+        """Districts of the feeds held, as of a state of the store: asked for with every message."""
         self._storage_key = storage_key
         self.keyring = self._load_keyring()
         self.reader = Reader(realm, store, self.keyring, storage_key)
@@ -342,7 +344,10 @@ class Node:
 
     def held_districts(self) -> list[str]:
         """Districts of which entries or keys are held, governance first."""
-        rest = {row.district for row in self.store.feeds()} | set(self.keyring.districts())
+        changes = self.store.district_changes()
+        if self._of_feeds is None or self._of_feeds[0] != changes:
+            self._of_feeds = changes, frozenset(row.district for row in self.store.feeds())
+        rest = self._of_feeds[1].union(self.keyring.districts())
         return [GOVERNANCE, *sorted(rest - {GOVERNANCE})]
 
     def secret_for(self, purpose: str, context: bytes) -> bytes:

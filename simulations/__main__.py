@@ -1,6 +1,5 @@
-"""`python -m simulations`: a seeded realm under partitions; exit 0 valid, 1 invalid."""
+"""`python -m simulations`: see `simulations.swarm`."""
 
-from simulations.world import main
+from simulations.swarm import main
 
-if __name__ == "__main__":
-    raise SystemExit(main())
+raise SystemExit(main())

@@ -1,0 +1,134 @@
+"""What must hold at the end of a run, judged by the record of what was acknowledged and by nodes against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ledger import Ledger
+from ledger.errors import RxLedgerError
+from ledger.ids import GOVERNANCE, DocumentId
+from simulations.machines import Machine, links_of, template
+from simulations.world import Acknowledged, Finding, World
+
+__all__ = ["check_core", "in_step"]
+
+OVER = {"double_dispensing", "over_quantity"}
+
+
+def in_step(core: Sequence[Machine]) -> bool:
+    """All machines of the core hold the same of every district that they share."""
+    digests: dict[str, set[bytes]] = {}
+    for machine in core:
+        assert machine.ledger is not None
+        exchange = machine.ledger.exchange
+        for district in exchange.districts():
+            digests.setdefault(district, set()).add(exchange.district_digest(district))
+    return all(len(found) == 1 for found in digests.values())
+
+
+def check_core(world: World, core: Sequence[Machine]) -> None:
+    """Check everything.
+
+    Raises:
+        Finding: the first that does not hold.
+    """
+    held: dict[str, set[bytes]] = {}
+    for machine in core:
+        ledger = _ledger(machine)
+        try:
+            ledger.inquiry.index_arrivals()
+            held[machine.name] = links_of(ledger)
+        except RxLedgerError as error:
+            if not machine.damaged:
+                raise Finding(f"A12: the store of {machine.name} does not verify: {error.code}") from error
+            held[machine.name] = set()
+    _nothing_invented(world, held)
+    _nothing_lost(world, core, held)
+    _same_states(world, core)
+    for machine in core:
+        _balanced(world, machine, held[machine.name])
+    world.note(b"".join(sorted(_ledger(m).inquiry.frontier_digest() for m in core)))
+
+
+def _ledger(machine: Machine) -> Ledger:
+    assert machine.ledger is not None
+    return machine.ledger
+
+
+def _nothing_invented(world: World, held: dict[str, set[bytes]]) -> None:
+    """A2: what is held was written by somebody."""
+    for name, links in held.items():
+        if strange := links - world.attempted - template().known:
+            raise Finding(f"A2: {name} holds {len(strange)} entries that nobody wrote")
+
+
+def _nothing_lost(world: World, core: Sequence[Machine], held: dict[str, set[bytes]]) -> None:
+    """A1: what was acknowledged is where it was written, and, once they converged, everywhere in the core."""
+    by_name = {machine.name: machine for machine in core}
+    for done in world.acknowledged:
+        machine = by_name.get(done.machine)
+        if machine is None or machine.rolled_back or machine.damaged:
+            continue
+        if done.link not in held[machine.name]:
+            raise Finding(f"A1: {done.act} acknowledged at {done.machine} is lost")
+
+
+def _same_states(world: World, core: Sequence[Machine]) -> None:
+    """A7: the same entries and keys give the same states, also folded from nothing."""
+    for district in sorted({d for m in core for d in _ledger(m).node.keyring.districts()}):
+        seen: dict[tuple[object, ...], tuple[str, bytes]] = {}
+        for machine in core:
+            ledger = _ledger(machine)
+            keyring = ledger.node.keyring
+            epochs = tuple(epoch for epoch, _ in keyring.epochs(district))
+            if not epochs or machine.damaged:
+                continue
+            digest = ledger.inquiry.state_digest([district])
+            name, other = seen.setdefault(epochs, (machine.name, digest))
+            if other != digest:
+                raise Finding(
+                    f"A7: {name} and {machine.name} hold the same of {district} and see it differently"
+                )
+            world.note(digest)
+    machine = core[0]
+    if not machine.damaged:
+        try:
+            for _ in _ledger(machine).inquiry.rebuild():
+                pass
+        except RxLedgerError as error:
+            raise Finding(
+                f"A7: what {machine.name} remembers is not what its entries say: {error.message}"
+            ) from error
+
+
+def _balanced(world: World, machine: Machine, held: set[bytes]) -> None:
+    """A9, R7, R9: each prescription balances, with the supplies that were acknowledged; over-supply is found."""
+    if machine.damaged:
+        return
+    supplied: dict[DocumentId, list[Acknowledged]] = {}
+    changed = {a.document for a in world.acknowledged if a.act in ("reverse", "correct", "repeat")}
+    for done in world.acknowledged:
+        if done.quantity and done.link in held:
+            supplied.setdefault(done.document, []).append(done)
+    for document, state in _ledger(machine).inquiry.states():
+        prescription, balance = state.prescription, state.prescription.balance
+        if balance.authorised != balance.dispensed + balance.remaining + balance.forfeited:
+            raise Finding(f"A9: a prescription does not balance at {machine.name}")
+        kinds = {anomaly.kind for anomaly in prescription.anomalies}
+        if balance.over_supply and not OVER & kinds:
+            raise Finding(f"R9: over-supply is not named at {machine.name}")
+        honest = not any(m.rolled_back for m in world.machines.values()) and not world.revoked
+        if honest and "custody_breach" in kinds:
+            raise Finding(f"R7: honest nodes are said to have breached custody, at {machine.name}")
+        mine = supplied.get(document, [])
+        if honest and not world.recovered and balance.over_supply and all(a.custody for a in mine) and mine:
+            raise Finding(f"R7: dispensing on custody alone over-supplied, at {machine.name}")
+        if prescription.issued is not None and document not in changed and not state.unread:
+            total = sum(a.quantity for a in mine)
+            known = balance.dispensed + balance.over_supply
+            if honest and known < total:
+                raise Finding(
+                    f"R9: {total - known} units that were supplied are counted nowhere, at {machine.name}"
+                )
+    if GOVERNANCE not in _ledger(machine).exchange.districts():
+        raise Finding(f"{machine.name} holds no governance")
