@@ -12,12 +12,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from ledger import Ledger, StoreBusy
+from ledger import Ledger, StoreBusy, SystemClock
 from ledger.identity import verify_chain
+from nodes.daemon import service
+from nodes.daemon.config import parse_config
 from nodes.daemon.report import last_report
 from nodes.daemon.status import STATUS_METHOD, NodeStatus
 from nodes.local import OwnerGone, connect_or_open
@@ -201,3 +204,24 @@ def test_one_nights_work_is_done_on_demand_and_reported(site: Site) -> None:
     assert codes == [0, 0, 0]
     with site.open("clinic") as ledger:
         assert ledger.inquiry.frontier_digest([DISTRICT])
+
+
+def test_a_daemon_waits_for_a_command_that_has_the_store_at_that_moment(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = parse_config('node = "clinic"', base=site.directory)
+    holding = site.open("clinic")
+    waits = []
+
+    def ended(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            holding.close()
+
+    monkeypatch.setattr(service, "time", SimpleNamespace(monotonic=time.monotonic, sleep=ended))
+    with service._opened(config, site.unlock, SystemClock()) as ledger:
+        assert ledger.node.store.writable
+        assert len(waits) == 3
+        monkeypatch.setattr(service, "OPEN_SECONDS", 0.0)
+        with pytest.raises(StoreBusy):
+            service._opened(config, site.unlock, SystemClock())
