@@ -41,15 +41,15 @@ from nodes.nats.nkeys import Login
 from nodes.nats.settings import LinkSettings as NatsSettings
 from nodes.nats.subjects import here, live
 from nodes.peering import Peering
-from nodes.requests import Told
+from nodes.requests import Told as Answer
 from nodes.wire import LIVE_VERSION, Here, Live, encode_here, encode_live
 
-__all__ = ["Child", "Options"]
+__all__ = ["Child", "Options", "Told", "start_module"]
 
 MODULE = "benchmarks.network_child"
 LINK = "hub"
-ANSWER_SECONDS = 300.0
-"""The longest command writes a day's entries at a pace."""
+END_SECONDS = 60.0
+"""For seven hundred stores in one process to close."""
 POLL_SECONDS = 0.02
 ROUND_BYTES = 8 * 1024 * 1024
 FEW = 100
@@ -250,7 +250,7 @@ class _Node:
     async def claim(self, document: str, number: int) -> dict[str, Any]:
         """Claim a fill from its holder and wait for it."""
         loop = asyncio.get_running_loop()
-        answered: asyncio.Future[Told] = loop.create_future()
+        answered: asyncio.Future[Answer] = loop.create_future()
         begun, now_ms = time.monotonic_ns(), self.pump.now_ms()
         await self.pump.call(
             lambda peering: peering.requests.claim(
@@ -280,25 +280,27 @@ async def _serve(options: Options) -> None:
         await node.close()
 
 
-class Child:
-    """The handle of a node in a process of its own; a context manager that ends it."""
+def start_module(module: str, told: str, command: Sequence[str] = ()) -> subprocess.Popen[str]:
+    """Start a module of this tree that is told what to do; `command` goes before it: what enters a namespace."""
+    root = Path(__file__).resolve().parents[1]
+    paths = [str(root), os.environ.get("PYTHONPATH", "")]
+    return subprocess.Popen(
+        [*command, sys.executable, "-m", module, told],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+    )  # fmt: skip
 
-    def __init__(
-        self, options: Options, *, start: Callable[..., subprocess.Popen[str]] = subprocess.Popen,
-        command: Sequence[str] = (),
-    ) -> None:  # fmt: skip
-        """`command` goes before ours: what enters a namespace."""
-        root = Path(__file__).resolve().parents[1]
-        environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")]),
-        }
-        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        told = msgspec.json.encode(options, enc_hook=str).decode()
-        self._process = start(
-            [*command, sys.executable, "-m", MODULE, told], env=environment, cwd=root, **pipes
-        )
-        self.node: str = self._answer()["node"]
+
+class Told:
+    """The handle of such a process; a context manager that ends it."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        try:
+            self.node: str = self._answer()["node"]
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -309,12 +311,12 @@ class Child:
         self.close()
 
     def close(self) -> None:
-        """Let it close its store and end."""
+        """Let it close its stores and end."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
         try:
-            self._process.wait(20)
+            self._process.wait(END_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -331,8 +333,15 @@ class Child:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"the node ended with code {self._process.wait()}")
+            raise RuntimeError(f"the process ended with code {self._process.wait()}")
         return json.loads(line)
+
+
+class Child(Told):
+    """The handle of a node in a process of its own."""
+
+    def __init__(self, options: Options, *, command: Sequence[str] = ()) -> None:
+        super().__init__(start_module(MODULE, msgspec.json.encode(options, enc_hook=str).decode(), command))
 
     def wait(self, condition: Callable[[dict[str, Any]], bool], seconds: float = 60.0) -> dict[str, Any]:
         """Ask for its status until it is so."""

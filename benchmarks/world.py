@@ -99,13 +99,14 @@ def order(number: int, *, holder: bytes | None, fills: int = 4) -> IssuePrescrip
     )  # fmt: skip
 
 
-def fill(node: Node, count: int, *, of: str = "bench") -> None:
+def fill(node: Node, count: int, *, of: str = "bench", district: str = DISTRICT) -> None:
     """Write dispensings in bulk, a thousand a transaction, ten a document, as a host that catches up does.
 
     Args:
         node: whose.
         count: how many.
         of: names the documents; another name, other documents.
+        district: theirs.
     """
     month = (2026 * 12 + 10).to_bytes(2, "big")
     heads: dict[DocumentId, tuple[Link, ...]] = {}
@@ -124,6 +125,6 @@ def fill(node: Node, count: int, *, of: str = "bench") -> None:
                     pharmacy=PHARMACY,
                 )
                 link = node.writer.append(
-                    DISTRICT, document, encode_event(event), heads.get(document, ()), 1
+                    district, document, encode_event(event), heads.get(document, ()), 1
                 ).link
                 heads[document] = (link,)
