@@ -53,20 +53,10 @@ from ledger.identity import NodeKeys, Realm, verify_chain  # noqa: E402
 from ledger.ids import GOVERNANCE, DocumentId, FeedId, Link, tagged_hash  # noqa: E402
 from ledger.paper import decode_paper, from_text, to_text  # noqa: E402
 from ledger.vault import Keyring  # noqa: E402
-from nodes.bundle import (  # noqa: E402
-    MAGIC,
-    _following,
-    decode_frontier,
-    encode_frontier,
-    export_bundle,
-    import_bundle,
-)
-from nodes.claims import answer_claim, decode_claim, make_claim  # noqa: E402
-from nodes.fhir import read_bytes  # noqa: E402
-from nodes.inprocess import synchronise  # noqa: E402
 from nodes.messages import Digest, Done, Frontier, Refusal, encode_message  # noqa: E402
 from nodes.messages import decode_message as decode_a_message  # noqa: E402
 from nodes.reconciliation import Session  # noqa: E402
+from scripts.fuzz_frames import Frames  # noqa: E402
 
 __all__ = ["main"]
 
@@ -311,6 +301,8 @@ class World:
         small.replicate()
         self.supply = pharmacy.dispense(self.documents[0], Supply(fill=1), person=PHARMACIST).link
         self.targets = self._targets()
+        for name, take, samples, raises in Frames(self.victim, small.pharmacy).targets():
+            self.targets.append(Target(name, take, samples, None, raises))
 
     def poison(self) -> None:
         """A dishonest node with a good certificate signs content that no honest one would; everybody must go on."""
