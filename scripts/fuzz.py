@@ -53,6 +53,17 @@ from ledger.identity import NodeKeys, Realm, verify_chain  # noqa: E402
 from ledger.ids import GOVERNANCE, DocumentId, FeedId, Link, tagged_hash  # noqa: E402
 from ledger.paper import decode_paper, from_text, to_text  # noqa: E402
 from ledger.vault import Keyring  # noqa: E402
+from nodes.bundle import (  # noqa: E402
+    MAGIC,
+    _following,
+    decode_frontier,
+    encode_frontier,
+    export_bundle,
+    import_bundle,
+)
+from nodes.claims import answer_claim, decode_claim, make_claim  # noqa: E402
+from nodes.fhir import read_bytes  # noqa: E402
+from nodes.inprocess import synchronise  # noqa: E402
 from nodes.messages import Digest, Done, Frontier, Refusal, encode_message  # noqa: E402
 from nodes.messages import decode_message as decode_a_message  # noqa: E402
 from nodes.reconciliation import Session  # noqa: E402
