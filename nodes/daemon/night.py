@@ -7,7 +7,7 @@ off goes on within its window with what is left of its budget, and its report is
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -52,6 +52,9 @@ class _Counters(Struct, frozen=True):
             return cls(0, 0, 0, 0)
         moved_in, moved_out = peer.moved()
         return cls(moved_in, moved_out, peer.bytes_in, peer.bytes_out)
+
+
+_NOTHING = _Counters(0, 0, 0, 0)
 
 
 class Night:
@@ -108,6 +111,7 @@ class Night:
         """Every peer in turn, those met meanwhile too, until the window closes or the bytes are spent."""
         cut_off = self._memory.state.pending if opening.resumed else ()
         left_over = [NodeId(bytes.fromhex(text)) for text in cut_off]
+        since = await self._pump.call(lambda p: {peer.node: _Counters.of(peer) for peer in p.peers})
         waiting, had = await self._met(left_over), set[NodeId]()
         self._memory.keep(self._memory.state.progressed(budget.spent_bytes, waiting))
         while waiting:
@@ -119,7 +123,7 @@ class Night:
                     tally.misses(each.hex(), why)
                 self._note(tally, budget, [])
                 return
-            turn = await self._turn(node, tally, budget, budget.share(len(waiting)), left_ms / 1000)
+            turn = await self._turn(node, tally, budget, budget.share(len(waiting)), left_ms / 1000, since)
             tally.ends(turn)
             had.add(node)
             peers = await self._pump.call(lambda peering: self._peers(peering, left_over))
@@ -150,11 +154,20 @@ class Night:
         return in_turn(self._memory.state, heard)
 
     async def _turn(
-        self, node: NodeId, tally: Tally, budget: ByteBudget, share: int, left_s: float
+        self,
+        node: NodeId,
+        tally: Tally,
+        budget: ByteBudget,
+        share: int,
+        left_s: float,
+        since: Mapping[NodeId, _Counters],
     ) -> PeerTurn:
-        """One peer's turn: rounds until both hold the same, its share is spent, or it falls silent."""
+        """One peer's turn: rounds until both hold the same, its share is spent, or it falls silent.
+
+        What passed before its turn counts too, since the counters in `since`: it begins rounds when it likes.
+        """
         loop = asyncio.get_running_loop()
-        before = await self._pump.call(lambda p: _Counters.of(p.peers.known(node)))
+        before = since.get(node, _NOTHING)
         await self._pump.call(lambda p: p.converse(node, self._pump.now_ms(), share // 2))
         began_ms, spent = self._pump.now_ms(), 0
         deadline, heard_at = loop.time() + min(left_s, TURN_SECONDS), loop.time()
@@ -165,7 +178,8 @@ class Night:
             if known is None:
                 why = "no such node is known here"
             else:
-                if known.counters != now:
+                # Only what comes from it is a word of it: a dead one is asked again and again.
+                if known.counters.bytes_in != now.bytes_in:
                     heard_at = loop.time()
                 now, in_step = known.counters, known.in_step_ms is not None and known.in_step_ms >= began_ms
                 # Never less than before: a peer that was forgotten for want of room counts from nothing again.
