@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 
 from msgspec import Struct
 
@@ -12,8 +13,8 @@ from ledger.ids import GOVERNANCE
 from nodes.daemon.service import FETCH_METHOD
 from nodes.daemon.status import status_lines
 from nodes.demo_nats_before import EVACUATED
-from nodes.demo_nats_processes import until
-from nodes.demo_nats_tale import WAIT_SECONDS, Tale, emergency, milliseconds
+from nodes.demo_nats_processes import Overdue, until
+from nodes.demo_nats_tale import WAIT_SECONDS, Tale, milliseconds
 from nodes.demo_nats_world import (
     AGENCY,
     ASPEN,
@@ -36,6 +37,10 @@ from nodes.requests import Told
 
 __all__ = ["after"]
 
+WAVE_SECONDS = 1.5
+"""Between two things that happen at one place on a quiet day."""
+WAVES_MAX = 20
+"""Of work, until all hold the same; then it is waited for."""
 THIEF_SECONDS = 2.0
 """How long a thief waits for an answer that nobody gives."""
 
@@ -90,19 +95,37 @@ def _healed(tale: Tale) -> None:
         "national", "message server starts anew and empty, the agency's node too; the cable is mended",
         f"all links are up after {linked:.1f} s", seconds=round(linked, 2),
     )  # fmt: skip
-    # Whoever hears of something new and lacks what came before it asks for that: nobody waits for a timetable.
-    tale.prescribe(world[SODER], "again", tale.order("A10BA02", chosen_pharmacy=world[EKEN].node, fills=1))
-    tale.dispense(world[EKEN], "ordinary", Supply(fill=2))
-    tale.dispense(world[LINDEN], "insulin", emergency(2))
-    tale.converge("all nodes hold the same again")
+    waves = _go_on(tale)
     seconds = time.perf_counter() - started
     ended = _moved(tale)
     entries, sent = ended.entries - begun.entries, ended.bytes - begun.bytes
     story.tell(
-        "all nodes", "go on working",
+        "all nodes", f"go on working ({waves} new things at each end)",
         f"all hold the same {seconds:.1f} s after the repair: {entries} entries came in, {sent} bytes were sent in all",
         seconds=round(seconds, 2), entries=entries, bytes=sent,
     )  # fmt: skip
+
+
+def _go_on(tale: Tale) -> int:
+    """Work as on any day until all hold the same; returns how often each island wrote something.
+
+    Whoever hears of something new and lacks what came before it asks for that, and need not wait for a sign of life.
+    """
+    world = tale.world
+    for wave in range(1, WAVES_MAX + 1):
+        order = tale.order("A10BA02", chosen_pharmacy=world[EKEN].node, fills=1)
+        tale.prescribe(world[SODER], f"again {wave}", order)
+        for site in (world[LINDEN], world[ASPEN]):
+            tale.prescribe(
+                site, f"telephone {wave} {site.name}", tale.order("N02BE01", origin=Origin.TELEPHONE, fills=1)
+            )
+        if wave == WAVES_MAX:
+            tale.converge("all nodes hold the same again")
+        else:
+            with suppress(Overdue):
+                until(tale.is_converged, "", WAVE_SECONDS)
+                break
+    return wave
 
 
 def _same(tale: Tale) -> None:

@@ -292,14 +292,13 @@ class NatsWorld:
 
     def _description(self, national_leaf_port: int) -> str:
         ports = self._ports
+        # Each hub takes the other region's nodes, too, whose own hub is out of reach; and the relay serves both.
+        both = [STOCKHOLM, UPPSALA]
         servers = (
             ("national", NATIONAL, {"port": ports[0], "monitor_port": ports[1], "leaf_port": national_leaf_port,
                                     "route_port": ports[3]}),
-            ("hub", NORTH, {"port": ports[4], "monitor_port": ports[5], "leaf_port": ports[6],
-                            "districts": [STOCKHOLM]}),
-            # The south takes Stockholm's nodes, too, whose own hub is out of reach.
-            ("hub", SOUTH, {"port": ports[7], "monitor_port": ports[8], "leaf_port": ports[9],
-                            "districts": [UPPSALA, STOCKHOLM]}),
+            ("hub", NORTH, {"port": ports[4], "monitor_port": ports[5], "leaf_port": ports[6], "districts": both}),
+            ("hub", SOUTH, {"port": ports[7], "monitor_port": ports[8], "leaf_port": ports[9], "districts": both}),
         )  # fmt: skip
         lines = []
         for kind, name, more in servers:
