@@ -23,6 +23,9 @@ DOCUMENTS_CACHED_MAX = 50_000
 """Rows of documents kept by the one process that writes them: some 30 MB."""
 _INSERT = "INSERT INTO document VALUES(?6,?7,?8,?9,?1,?2,?3,?4,?5)"
 _UPDATE = "UPDATE document SET entries=?1, bare=?2, dropped=?3, digest=?4, checksum=?5 WHERE id=?6"
+_MONTH_ONE = b"\0\1"
+"""The first month of an id. What a district's own document has is none: that is never dropped."""
+_MONTHS = 0xFFFF
 
 
 class DocumentRow(Struct, frozen=True):
@@ -189,6 +192,15 @@ class Documents(Feeds):
         for row in map(self._document_row, self._c.all("SELECT * FROM document")):
             if row.entries and district in (None, row.district):
                 yield row.document
+
+    def undropped(self, after: bytes, before_month: int, limit: int) -> list[DocumentId]:
+        """Documents of months from 1 up to before a month that retention has not dropped, after an id, ascending."""
+        rows = self._c.all(
+            "SELECT DISTINCT document FROM document WHERE document>? AND document>=? AND document<? AND NOT dropped "
+            "ORDER BY document LIMIT ?",
+            (after, _MONTH_ONE, min(before_month, _MONTHS).to_bytes(2, "big"), limit),
+        )
+        return [DocumentId(document) for (document,) in rows]
 
 
 def _values(row: DocumentRow) -> tuple[int, int, int, bytes, bytes, int]:

@@ -219,6 +219,10 @@ class Store(Protocol):
         """Retention: drop the sealed bytes of a document, now and as they arrive; keep its places. Returns how many."""
         ...
 
+    def undropped(self, after: bytes, before_month: int, limit: int) -> list[DocumentId]:
+        """Documents of months from 1 up to before a month that retention has not dropped, after an id, ascending."""
+        ...
+
     # proofs
     def fork_proof(self, feed: FeedId) -> ForkProof | None:
         """Make the proof of the first fork of a feed from the branches held."""

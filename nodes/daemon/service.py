@@ -23,6 +23,7 @@ from ledger.errors import CommandRefused, RxLedgerError, StoreBusy, StoreDamaged
 from ledger.identity import NodeRole
 from ledger.ids import DocumentId, NodeId
 from ledger.keystore import Unlock
+from ledger.retention import drop_retired
 from nodes.acquaintances import PeeringSettings
 from nodes.daemon.config import DaemonConfig, LinkConfig
 from nodes.daemon.host import notify, stop_signals, watchdog_s
@@ -54,7 +55,7 @@ CLAIM_METHOD, FETCH_METHOD = "daemon.claim", "daemon.fetch"
 WAIT_MS_MAX = 10 * 60_000
 """How long a claim or fetch may be waited for."""
 HOUSEKEEPING_SECONDS = 5.0
-"""Between looks for keys of new epochs and arrivals to index."""
+"""Between looks for keys of new epochs, arrivals to index and content to drop."""
 OPEN_SECONDS = 10.0
 """How long the store may belong to another process when the daemon starts: a command ends, a backup is put in place."""
 OPEN_PAUSE_SECONDS = 0.02
@@ -285,7 +286,7 @@ class Service:
         return await self._loop.run_in_executor(self._slow, work)
 
     async def _housekeeping(self) -> None:
-        """Keys of new epochs, and the index of what arrived; what a damaged store says ends the daemon."""
+        """Keys of new epochs, the index of what arrived, retention; what a damaged store says ends the daemon."""
         while True:
             try:
                 await self._in_thread(self._keep)
@@ -303,6 +304,9 @@ class Service:
                 self._ledger.node.own_feed(identity.district)
         self._ledger.stewardship.take_epochs()
         self._ledger.inquiry.settle()
+        dropped = drop_retired(self._ledger.node)
+        if dropped:
+            log.info("retention.dropped", documents=dropped)
 
     async def _spooling(self) -> None:
         config = self._config.spool

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from ledger.errors import LimitExceeded, StoreBusy
 from ledger.feed import ForkProof, Run, VerifiedRun, check_fork_proof, verify_run
-from ledger.ids import DocumentId, FeedId, Link, NodeId, tagged_hash
+from ledger.ids import DocumentId, FeedId, Link, NodeId, document_month, tagged_hash
 from ledger.store.port import Added, Store, StoredEntry
 from ledger.store.runs import DETACHED_PER_FEED_MAX
 from tests.ledger.store.builders import (
@@ -296,10 +296,17 @@ class StoreAcceptance(ABC):
         kept = document(1)
         run = feed.run(6, documents=(DOCUMENT, kept))
         take(store, run)
+        month = document_month(DOCUMENT)
+        both = sorted([DOCUMENT, kept])
+        assert store.undropped(b"", month + 1, 9) == both
+        assert store.undropped(b"", month + 1, 1) == both[:1]
+        assert store.undropped(both[0], month + 1, 9) == both[1:]
+        assert store.undropped(b"", month, 9) == store.undropped(b"", 0, 9) == []
         with store.transaction():
             store.put_snapshot(DOCUMENT, b"basis", b"sealed")
             assert store.drop_content(DOCUMENT) == 3
             assert store.drop_content(DOCUMENT) == 0
+        assert store.undropped(b"", 1 << 20, 9) == [kept]
         take(store, run, feed.run(2, run, documents=(DOCUMENT, kept)))
         assert all(e.sealed is None for e in store.entries_of(DOCUMENT)), "it comes back with no peer"
         assert all(e.sealed is not None for e in store.entries_of(kept))
