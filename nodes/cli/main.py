@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import importlib
+import importlib.util
 import logging
 import os
 import sys
@@ -18,6 +20,8 @@ from nodes.cli.output import Output
 __all__ = ["EXIT_DAMAGED", "EXIT_DONE", "EXIT_REFUSED", "EXIT_USAGE", "main"]
 
 EXIT_DONE, EXIT_REFUSED, EXIT_USAGE, EXIT_DAMAGED = 0, 1, 2, 3
+SIMULATIONS = "simulations"
+"""The package that adds the commands of the national model."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -29,6 +33,9 @@ def parser() -> argparse.ArgumentParser:
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for module in (realm, care, custody, exchange, daemon, nats, network):
         module.add_commands(commands)
+    # By name, where it is installed: what is above us may be left out, and imports never point upwards.
+    if importlib.util.find_spec(SIMULATIONS) is not None:
+        importlib.import_module(f"{SIMULATIONS}.cli").add_commands(commands)
     return root
 
 
