@@ -85,16 +85,16 @@ MUTANTS = {
     ),
     "a guard that ignores the holder, on whole realms": (
         "ledger/guard.py", "fill.holder and fill.holder == self.request.own_feed", "fill.holder",
-        MACHINE, "dense_schedules and honest",
+        MACHINE, "one_short and honest",
     ),
     "custody judged by the linear order, on whole realms": (
         "ledger/custody.py", "        contested = token.tainted\n",
         "        contested = token.tainted\n        past = (1 << self.causality.index[fact.id]) - 1\n",
-        MACHINE, "dense_schedules and disaster",
+        MACHINE, "one_short and disaster",
     ),
     "a balance that is off by one": (
         "ledger/supplies.py", "room[supply.fill] -= taken\n", "room[supply.fill] -= taken - (supply.quantity == 7)\n",
-        MACHINE, "dense_schedules and honest",
+        MACHINE, "one_short and honest",
     ),
     "a repeated command with a second effect": (
         "ledger/node.py", "return None if found is None else Receipt(command, found[0], found[1], repeated=True)",
