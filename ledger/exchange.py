@@ -64,6 +64,8 @@ class Exchange:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self._digests: dict[str, tuple[tuple[tuple[bytes, ...], list[Link]], bytes]] = {}
+        """District → what its digest was made of, and the digest."""
         self._authors: tuple[int, dict[NodeId, FeedId]] | None = None
         """Node → its newest feed, as of a state of the store: strangers ask by the hundred."""
 
@@ -133,7 +135,11 @@ class Exchange:
     def district_digest(self, district: str) -> bytes:
         """32 bytes that are equal on replicas that hold the same of a district."""
         with self._node.lock:
-            return district_digest(self.bucket_digests(district), self.detached_links(district))
+            held = self.bucket_digests(district), self.detached_links(district)
+            known = self._digests.get(district)
+            if known is None or known[0] != held:
+                known = self._digests[district] = held, district_digest(*held)
+            return known[1]
 
     def bucket_digests(self, district: str) -> tuple[bytes, ...]:
         """A digest of each bucket of a district's feeds."""

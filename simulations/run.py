@@ -26,8 +26,8 @@ from simulations.world import Finding, World
 
 __all__ = ["Result", "run_plan"]
 
-CONVERGE_MS = 45 * 60_000
-"""Budget of the liveness phase, in simulated time (E1): three signs of life, a round each way, and back-off."""
+CONVERGE_SIGNS = 12
+"""Budget of the liveness phase (E1), in intervals between signs of life: a few of them, a round each way, and back-off."""
 LOOK_MS = 30_000
 
 
@@ -104,14 +104,15 @@ def _liveness(world: World, plan: Plan) -> None:
     if len(core) < 2:
         world.hits["the core was too small"] += 1
         return
-    deadline = world.now + CONVERGE_MS
+    budget_ms = CONVERGE_SIGNS * world.settings.sign_ms
+    deadline = world.now + budget_ms
     for settled in range(2):
         while not in_step(core):
             if world.now > deadline:
                 raise Finding(
-                    f"E1: {', '.join(m.name for m in core)} did not agree within {CONVERGE_MS // 60_000} minutes"
+                    f"E1: {', '.join(m.name for m in core)} did not agree within {budget_ms // 60_000} minutes"
                 )
-            world.run_until(world.now + LOOK_MS)
+            world.run_until(world.now + max(LOOK_MS, world.settings.sign_ms // 20))
             core = [machine for machine in core if machine.up]
         if not settled:
             for machine in core:

@@ -28,8 +28,9 @@ from simulations.plan import Plan
 
 __all__ = ["Acknowledged", "Finding", "World"]
 
-SETTINGS = PeeringSettings(sign_ms=120_000, idle_ms=300_000, give_up_ms=30_000, budget_bytes=1 << 20)
-"""Signs and rounds seldom enough that a week is quickly told."""
+SIGNS = 150
+"""Signs of life of each machine in a run, however long: seldom enough that a week is quickly told."""
+SIGN_MS_MIN = 60_000
 BUSES = ("hub", "site")
 PLANTED = (b"189002029800", b"196101182803", b"199002222397", b"200001252386", b"Testsson")
 """Of which no byte may ever be on a wire (A15)."""
@@ -59,6 +60,10 @@ class World:
     def __init__(self, plan: Plan, directory: Path) -> None:
         self.plan, self._directory = plan, directory
         self.now = EPOCH_MS
+        sign_ms = max(SIGN_MS_MIN, plan.length_ms // SIGNS)
+        self.settings = PeeringSettings(
+            sign_ms=sign_ms, idle_ms=2 * sign_ms, give_up_ms=30_000, budget_bytes=1 << 20
+        )
         self.hits: Counter[str] = Counter()
         self.network = Network(Random(f"network {plan.seed}"), lambda: self.now, self.hits)
         self.network.quality.delay_ms = plan.delay_ms
@@ -117,7 +122,7 @@ class World:
     def start(self, machine: Machine) -> bool:
         """Start a machine's process; whether it came up."""
         thin = self.network.thin.get(machine.name)
-        if not machine.start(self.buses(machine), SETTINGS, thin):
+        if not machine.start(self.buses(machine), self.settings, thin):
             self.tell(machine.name, "start", machine.broken)
             if machine.broken not in ("store-damaged", "store-full"):
                 raise Finding(f"A12: {machine.name} does not open, and says {machine.broken}")
