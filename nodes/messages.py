@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 from ledger.clock import STAMP_MAX
 from ledger.errors import LimitExceeded, Malformed, VersionUnknown
 from ledger.events import FILLS_MAX, Patient, Person
-from ledger.feed import Entry, ForkProof, Run, SignedOpening
+from ledger.feed import DISTRICT_PATTERN, Entry, ForkProof, Run, SignedOpening
 from ledger.frontiers import BUCKETS
 
 __all__ = [
@@ -58,7 +58,8 @@ DISTRICTS_MAX = 1000
 
 Bytes16 = Annotated[bytes, Meta(min_length=16, max_length=16)]
 Bytes32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
-District = Annotated[str, Meta(min_length=1, max_length=128)]
+District = Annotated[str, Meta(min_length=1, max_length=64, pattern=DISTRICT_PATTERN)]
+"""As in openings: a name becomes part of subjects, and of what a node opens feeds in."""
 Code = Annotated[str, Meta(max_length=64, pattern="^[a-z0-9-]*$(?!\\n)")]
 """Of a refusal, in no characters that could write on an operator's screen (R13)."""
 HeadsOnWire = Annotated[

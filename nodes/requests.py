@@ -26,6 +26,8 @@ FIRST_PAUSE_MS = 2_000
 PAUSE_MAX_MS = 60_000
 ANSWERS_PER_MINUTE_MAX = 120
 """Claims and fetches answered to one peer: two a second, more than any counter; each writes an entry or an audit record."""
+FETCHED_DISTRICTS_MAX = 8
+"""Home districts of the documents in one answer: a person moves less often. Of each the asker opens a feed, for good."""
 UNREACHABLE = "unreachable"
 NOT_MET = "not-met"
 """The answer to a claim whose feed is not known here: the claimant, who has it, reconciles and asks again."""
@@ -141,7 +143,10 @@ class Requests:
             elif now_ms >= pending.next_ms:
                 pending.next_ms = now_ms + pending.pause_ms
                 pending.pause_ms = min(PAUSE_MAX_MS, pending.pause_ms * 2)
-                yield pending.to, pending.message
+                if (
+                    pending.loans is None
+                ):  # Else it is the entries that are waited for: asking again would only be logged.
+                    yield pending.to, pending.message
 
     def again(self, to: NodeId, now_ms: int) -> None:
         """A node has come to know us, or we it: ask it again at once."""
@@ -195,11 +200,19 @@ class Requests:
         elif isinstance(message, ClaimTold) and isinstance(pending.message, ClaimAsk):
             pending.claimed = Link(message.link)
         elif isinstance(message, FetchTold) and isinstance(pending.message, FetchAsk):
-            pending.loans = tuple(Loan(DocumentId(d.document), d.district, d.keys) for d in message.documents)
-            for district in {loan.district for loan in pending.loans}:
-                self._ledger.node.own_feed(
-                    district
-                )  # From now on this node takes what peers have of that district.
+            self._lent(name, pending, message)
+
+    def _lent(self, name: bytes, pending: _Pending, message: FetchTold) -> None:
+        districts = sorted({document.district for document in message.documents})
+        if pending.loans is not None:
+            return  # Repeated; or another answer, which would open more feeds.
+        if len(districts) > FETCHED_DISTRICTS_MAX:
+            del self._pending[name]
+            pending.done(Told(code=LimitExceeded.code))
+            return
+        pending.loans = tuple(Loan(DocumentId(d.document), d.district, d.keys) for d in message.documents)
+        for district in districts:
+            self._ledger.node.own_feed(district)  # From now on this node takes what peers have of it.
 
     # --- answering ---------------------------------------------------------------------------------------------------
 
