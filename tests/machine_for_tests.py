@@ -414,6 +414,7 @@ class Realm:
         path, written = self.images[name]
         clock = SettableClock()
         self.sites[f"old {name}"] = Site(f"old {name}", name, path, self._open(path, clock), clock, written)
+        self.model.rolled_back.add(name)
         self.count("run image")
 
     @property
