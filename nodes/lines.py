@@ -90,6 +90,7 @@ class Lines:
     def take(self, now_ms: int) -> Iterator[Outgoing]:
         """What is to go now: all that is urgent, the rest as far as the pace allows."""
         for line in self._lines.values():
+            line.pace.ready(now_ms)  # Its time runs from now on, also if all that goes is urgent.
             while line.urgent:
                 message = line.urgent.popleft()
                 line.pace.spent(len(message.payload))
