@@ -83,6 +83,10 @@ class Acquaintances:
         certified = self.postbox.knows(node) or self._ledger.exchange.certified(node)
         return None if certified is None else self.met(certified)
 
+    def unmet(self) -> list[NodeId]:
+        """Those configured whose certificates are not known: relays write nothing, so no feed tells of them."""
+        return [node for node in self.settings.peers if node != self._me and self.known(node) is None]
+
     def met(self, certified: Certified) -> Peer | None:
         """Remember a node whose certificates were verified; None: it is this one."""
         if certified.node == self._me:

@@ -13,13 +13,14 @@ Every link may lose, repeat and reorder. Nothing that a peer sends makes this ra
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
+from contextlib import suppress
 from random import Random
 
 import msgspec
 
 from ledger import Ledger, Person
 from ledger.clock import DRIFT_MAX_MS
-from ledger.errors import PeerFault
+from ledger.errors import LimitExceeded, PeerFault
 from ledger.exchange import URGENT_LANE
 from ledger.identity import NodeRole
 from ledger.ids import GOVERNANCE, NodeId
@@ -120,6 +121,9 @@ class Peering:
             peer.failures = 0
             peer.next_ms = now_ms + self._random.randint(0, self._spread_ms(SIGN_WITHIN_MS))
         self._next_begin_ms = now_ms
+        for node in self.peers.unmet():
+            with suppress(LimitExceeded):
+                self._ask_who(name, node, now_ms)
 
     def link_down(self, name: str) -> None:
         """A link went down: what waits for it is dropped."""

@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 
 from benchmarks.world import DISTRICT, PRESCRIBER, SmallRealm, order
+from ledger import NodeRole
 from ledger.ids import GOVERNANCE
 from nodes.acquaintances import PeeringSettings
 from nodes.inprocess import synchronise
 from tests.nodes.net_for_tests import Net, VirtualClock, in_step
 
 AWAY_MS = 4_000
+BACK_MS = 500
+"""A service manager starts it again at once: its round is not silent for long enough yet to be thought broken off."""
 SOON_MS = 6_000
 """The first sign of life, what is asked after it, and a round; a round is given up after twenty seconds."""
 
@@ -48,3 +51,28 @@ def test_who_was_killed_in_a_round_and_returns_is_soon_in_step(realm: SmallRealm
     net.join("pharmacy", realm.pharmacy, settings=settings)
     took = net.run_until(lambda: in_step(*both, districts=[GOVERNANCE, DISTRICT]), 60_000)
     assert took < SOON_MS
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_who_returns_at_once_asks_a_configured_relay_who_it_is_and_gets_what_it_keeps(
+    realm: SmallRealm, seed: int
+) -> None:
+    clock = realm.agency.node.clock
+    assert isinstance(clock, VirtualClock)
+    net = Net(clock, seed)
+    relay = realm.enrol("relay", NodeRole.RELAY, "")
+    synchronise(realm.agency.exchange, relay.exchange)
+    settings = PeeringSettings(peers=(relay.node.identity.node,))
+    net.join("relay", relay, settings=settings)
+    net.join("pharmacy", realm.pharmacy, settings=settings)
+    net.run(10_000)
+    held = realm.pharmacy.node.identity.node
+    realm.prescriber.prescribe(order(0, holder=held), person=PRESCRIBER)
+    net.leave("pharmacy")
+    net.members["relay"].peering.converse(held, clock.time, 1 << 20)
+    net.run(BACK_MS)
+    synchronise(realm.prescriber.exchange, relay.exchange)
+    net.join("pharmacy", realm.pharmacy, settings=settings)
+    took = net.run_until(lambda: in_step(relay, realm.pharmacy, districts=[GOVERNANCE, DISTRICT]), 60_000)
+    assert took < SOON_MS
+    relay.close()
