@@ -63,7 +63,7 @@ def after(tale: Tale) -> None:
 
 
 def _moved(tale: Tale) -> _Moved:
-    statuses = [site.status() for site in tale.world.sites.values()]
+    statuses = [site.status() for site in tale.world.sites.values() if site.daemon.running]
     return _Moved(
         sum(peer.entries_in for status in statuses for peer in status.peers),
         sum(link.sent_bytes for status in statuses for link in status.links),
@@ -78,22 +78,21 @@ def _healed(tale: Tale) -> None:
     story.chapter("The links are back")
     world[SODER].start()
     world[SODER].attach(world.unlock)
-    world[AGENCY].start()
-    world[AGENCY].attach(world.unlock, link=False)
-    story.check(not tale.is_converged(), "the islands hold different entries")
+    story.check(
+        len({site.entries([STOCKHOLM]) for site in (world[SODER], world[LINDEN])}) == 2, "the islands differ"
+    )
     begun = _moved(tale)
     started = time.perf_counter()
     world.start_server(NATIONAL)
     world.cable.mend()
-    until(
-        lambda: world.leaves() == {NORTH, SOUTH} and world[AGENCY].is_linked(),
-        "the links are up",
-        WAIT_SECONDS,
-    )
+    until(lambda: world.leaves() == {NORTH, SOUTH}, "the hubs are back", WAIT_SECONDS)
+    hubs = time.perf_counter() - started
+    world[AGENCY].start()
+    world[AGENCY].attach(world.unlock)
     linked = time.perf_counter() - started
     story.tell(
         "national", "message server starts anew and empty, the agency's node too; the cable is mended",
-        f"all links are up after {linked:.1f} s", seconds=round(linked, 2),
+        f"the hubs are back after {hubs:.1f} s, the agency after {linked:.1f} s", seconds=round(linked, 2),
     )  # fmt: skip
     waves = _go_on(tale)
     seconds = time.perf_counter() - started
