@@ -61,6 +61,7 @@ class Acquaintances:
         self._me, self._role = node.identity.node, node.identity.role
         self.postbox = Postbox(node.realm, node.identity, node.keys, node.entropy)
         self.peers: dict[NodeId, Peer] = {}
+        self._held_to: frozenset[NodeId] | None = None
         self._asked: dict[tuple[str, NodeId], int] = {}
         self._choice: list[Peer] = []
         self._choice_until_ms = 0
@@ -97,10 +98,19 @@ class Acquaintances:
             if len(self.peers) >= PEERS_MAX:
                 self._forget_one()
             peer = Peer(certified.node, self._ledger.exchange, self.timing(""), self._random, self.stamp)
-            peer.role = certified.role
+            peer.role, peer.held_back = certified.role, self._holds_back(peer.node)
             self.peers[certified.node] = peer
             self.look_again()
         return peer
+
+    def hold_to(self, only: frozenset[NodeId] | None) -> None:
+        """Have rounds with these peers only, those met later included; None: with all."""
+        self._held_to = only
+        for peer in self.peers.values():
+            peer.hold_back(self._holds_back(peer.node))
+
+    def _holds_back(self, node: NodeId) -> bool:
+        return self._held_to is not None and node not in self._held_to
 
     def _forget_one(self) -> None:
         """Make room: the peer longest unheard of, but none that was configured."""

@@ -22,6 +22,7 @@ from nodes.messages import (
     Ack,
     Detached,
     Digest,
+    Done,
     Entries,
     Frontier,
     Message,
@@ -106,7 +107,9 @@ class Peer:
         self.in_step_ms: int | None = None
         """When the digests were last equal."""
         self.budget_bytes: int | None = None
-        """What may be sent to it in a round, if that is less than at other times."""
+        """What may be sent to it in a round, and taken from it, if that is less than at other times."""
+        self.held_back = False
+        """No rounds are had with it now, whoever begins one (`hold_back`)."""
         self.stamp = 0
         """Its clock when it was last in step."""
         self.districts: frozenset[str] = frozenset()
@@ -160,13 +163,21 @@ class Peer:
         current = self._begin(name, now_ms, ours=True)
         self._say(current, current.session.open())
 
+    def hold_back(self, held_back: bool) -> None:
+        """Have no more rounds with it, or have them again; one that is under way ends where it is."""
+        self.held_back = held_back
+        if held_back and self._round is not None:
+            self._close(self._round)
+            self._control.clear()
+
     def _begin(self, name: bytes, now_ms: int, *, ours: bool) -> _Round:
         if self._round is not None:
             self._close(self._round)
+        least = CREDIT_BYTES_MAX if self.budget_bytes is None else self.budget_bytes
         session = Session(
             self._replica,
-            budget_bytes=self.timing.budget_bytes,
-            credit_bytes=self.timing.credit_bytes,
+            budget_bytes=min(self.timing.budget_bytes, least),
+            credit_bytes=min(self.timing.credit_bytes, least),
             turn=self.rounds,
             urgent_ahead=self.timing.thin,
             common=self.districts,
@@ -247,6 +258,10 @@ class Peer:
             self._round is not None and speech.round == self._round.name
         ):
             return message
+        if self.held_back:
+            if isinstance(message, Digest | Summary):
+                self.say(Done(), speech.round)  # So that it does not wait for us until it gives up.
+            return None
         current = self._round_of(speech.round, message, now_ms)
         if current is None:
             return None

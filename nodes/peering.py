@@ -16,8 +16,6 @@ from collections.abc import Container, Iterable
 from contextlib import suppress
 from random import Random
 
-import msgspec
-
 from ledger import Ledger, Person
 from ledger.clock import DRIFT_MAX_MS
 from ledger.errors import LimitExceeded, PeerFault
@@ -308,7 +306,7 @@ class Peering:
     # --- on request ----
 
     def converse(self, node: NodeId, now_ms: int, budget_bytes: int | None) -> None:
-        """Begin a round with a node soon, with so many bytes to be sent in it; None: no more than at other times."""
+        """Begin a round with a node soon, with so many bytes each way; None: as at other times."""
         peer = self.peers.known(node)
         if peer is None:
             for link in self.lines.names():
@@ -422,14 +420,9 @@ class Peering:
                 self._next_begin_ms = max(peer.next_ms or 0, now_ms + SCAN_MS)
                 break
             peer.next_ms = None
-            if self.peers.is_revoked(peer.node):
+            if peer.held_back or self.peers.is_revoked(peer.node):
                 continue
             peer.timing = self.peers.timing(way)
-            if peer.budget_bytes is not None:
-                budget = min(peer.budget_bytes, peer.timing.budget_bytes)
-                peer.timing = msgspec.structs.replace(
-                    peer.timing, budget_bytes=budget, credit_bytes=peer.budget_bytes
-                )
             peer.begin(self.ledger.node.entropy.bytes(8), now_ms)
             self._stirred[peer.node] = peer
             under_way += 1

@@ -70,6 +70,7 @@ class Night:
         *,
         now_ms: Callable[[], int],
         in_thread: Callable[[Callable[[], object]], Awaitable[object]],
+        alone: bool = False,
     ) -> None:
         """Set up.
 
@@ -81,9 +82,12 @@ class Night:
             scrub: of this node's store.
             now_ms: the ledger's clock.
             in_thread: runs slow work off the loop.
+            alone: this process runs for the night only: nothing is exchanged but in turns, within the budget. A daemon
+                that replicates all day goes on doing so beside them.
         """
         self._config, self._directory, self._pump, self._memory = config, directory, pump, memory
         self._scrub, self._now_ms, self._in_thread = scrub, now_ms, in_thread
+        self._alone = alone
 
     async def run(self, opening: Opening) -> NightReport:
         """Do the night's work, until it is done or its window closes; the report is on disk when this returns.
@@ -111,6 +115,8 @@ class Night:
         """Every peer in turn, those met meanwhile too, until the window closes or the bytes are spent."""
         cut_off = self._memory.state.pending if opening.resumed else ()
         left_over = [NodeId(bytes.fromhex(text)) for text in cut_off]
+        if self._alone:
+            await self._pump.call(lambda p: p.peers.hold_to(frozenset()))
         since = await self._pump.call(lambda p: {peer.node: _Counters.of(peer) for peer in p.peers})
         waiting, had = await self._met(left_over), set[NodeId]()
         self._memory.keep(self._memory.state.progressed(budget.spent_bytes, waiting))
@@ -168,6 +174,8 @@ class Night:
         """
         loop = asyncio.get_running_loop()
         before = since.get(node, _NOTHING)
+        if self._alone:
+            await self._pump.call(lambda p: p.peers.hold_to(frozenset({node})))
         await self._pump.call(lambda p: p.converse(node, self._pump.now_ms(), share // 2))
         began_ms, spent = self._pump.now_ms(), 0
         deadline, heard_at = loop.time() + min(left_s, TURN_SECONDS), loop.time()
@@ -192,6 +200,8 @@ class Night:
                     tally.keep(budget.spent_bytes)
                 if in_step:
                     break
+                # Each round that follows may use what is left, not the whole share again.
+                await self._pump.call(lambda p: _allot(p, node, (share - spent) // 2))  # noqa: B023 - awaited at once.
                 if spent >= share:
                     why = "its share of the night's bytes was spent"
                 elif loop.time() - heard_at > SILENCE_SECONDS:
@@ -201,6 +211,8 @@ class Night:
             if why:
                 break
         await self._pump.call(lambda p: p.converse(node, self._pump.now_ms(), None))
+        if self._alone:
+            await self._pump.call(lambda p: p.peers.hold_to(frozenset()))
         link = "" if known is None else known.link
         turn = _turn_of(node, link, before, now)
         return msgspec.structs.replace(turn, in_step=in_step, why=why)
@@ -248,3 +260,9 @@ class _Seen(Struct, frozen=True):
         if peer is None:
             return None
         return cls(_Counters.of(peer), peer.in_step_ms, peer.link)
+
+
+def _allot(peering: Peering, node: NodeId, budget_bytes: int) -> None:
+    peer = peering.peers.known(node)
+    if peer is not None:
+        peer.budget_bytes = max(0, budget_bytes)

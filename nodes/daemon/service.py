@@ -356,15 +356,15 @@ class Service:
             opening = Opening(
                 night=night, opens_ms=now_ms, closes_ms=now_ms + config.duration_minutes * 60_000
             )
-        return await self._night(opening)
+        return await self._night(opening, alone=True)
 
-    async def _night(self, opening: Opening) -> NightReport:
+    async def _night(self, opening: Opening, *, alone: bool = False) -> NightReport:
         assert self._config.nightly is not None
         self._night_running = True
         try:
             night = Night(
                 self._config.nightly, self._config.node, self._pump, self._memory, self._scrub,
-                now_ms=self._clock.now_ms, in_thread=self._in_thread,
+                now_ms=self._clock.now_ms, in_thread=self._in_thread, alone=alone,
             )  # fmt: skip
             return await night.run(opening)
         finally:
