@@ -10,10 +10,9 @@ import pytest
 
 from ledger import Basis, Supply
 from ledger.errors import NotPermitted
-from ledger.ids import DocumentId
-from tests.cluster.book import AGREE_SECONDS, Book, Tried, agree
-from tests.cluster.work import prescription, working
-from tests.lab.cluster import HERE, Cluster, Member, open_cluster, until
+from tests.cluster.book import AGREE_SECONDS, Book, agree
+from tests.cluster.work import dispense, issue, working
+from tests.lab.cluster import HERE, Member, open_cluster, until
 from tests.lab.lab import KINDS
 
 SEEDS = [1, *(pytest.param(seed, marks=pytest.mark.nightly) for seed in range(2, 12))]
@@ -37,29 +36,6 @@ def test_nodes_killed_at_any_moment_lose_nothing_that_they_acknowledged(seed: in
         took = agree(cluster, AGREE_SECONDS)
         print(f"seed {seed}: the same after {took:.1f} s; {book.counts()}")
         book.check(cluster)
-
-
-def issue(cluster: Cluster, book: Book, count: int) -> list[DocumentId]:
-    """So many prescriptions for one pharmacy; it has them when this returns."""
-    clinic, eken, found = cluster["clinic"], cluster["eken"], []
-    with clinic.ledger() as ledger:
-        for number in range(count):
-            tried = book.will("prescribe", clinic.name)
-            order = prescription(number, eken)
-            receipt = ledger.prescribe(order, person=clinic.person, command=tried.command)
-            tried.link, tried.document = receipt.link, receipt.document
-            found.append(receipt.document)
-    agree(cluster, AGREE_SECONDS)
-    return found
-
-
-def dispense(book: Book, member: Member, document: DocumentId, fill: int) -> Tried:
-    """A supply on custody, acknowledged."""
-    tried = book.will(f"dispense {fill}", member.name, document)
-    with member.ledger() as ledger:
-        supply = Supply(fill=fill, basis=Basis.CUSTODY)
-        tried.link = ledger.dispense(document, supply, person=member.person, command=tried.command).link
-    return tried
 
 
 def has_begun_anew(member: Member) -> bool:

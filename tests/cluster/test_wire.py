@@ -154,27 +154,28 @@ def work(cluster: Cluster) -> DocumentId:
 
 
 def test_nothing_of_a_patient_and_no_key_passes_in_clear_with_tls_off(tmp_path: Path) -> None:
-    with LocalServer(SERVER, tmp_path / "plain") as server, tapped(urlsplit(server.urls[0]).port or 0) as tap:
-        with open_cluster(Relays.kind, tmp_path / "realm") as cluster:
-            for member in cluster:
-                member.configure(url=f"nats://127.0.0.1:{tap.port}")
-                member.process.start()
-            for member in cluster:
-                until(member.up, AGREE_SECONDS, f"the link of {member.name}")
-            agree(cluster, AGREE_SECONDS)
-            document = work(cluster)
-            secrets: dict[str, bytes] = {}
-            for member in cluster:
-                with member.reading() as ledger:
-                    issued = ledger.show(document).prescription.issued
-                    assert issued is not None
-                    assert SURNAME in issued.patient.name, "what was planted has arrived"
-                    secrets |= {
-                        f"{member.name}: {name}": key for name, key in keys_of(ledger, document).items()
-                    }
-            logs = b"".join(member.process.log.read_bytes() for member in cluster)
-            names = "\n".join(str(path) for path in tmp_path.rglob("*")).encode()
-            said = b"".join(json.dumps(msgspec.to_builtins(member.status())).encode() for member in cluster)
+    with (
+        LocalServer(SERVER, tmp_path / "plain") as server,
+        tapped(urlsplit(server.urls[0]).port or 0) as tap,
+        open_cluster(Relays.kind, tmp_path / "realm") as cluster,
+    ):
+        for member in cluster:
+            member.configure(url=f"nats://127.0.0.1:{tap.port}")
+            member.process.start()
+        for member in cluster:
+            until(member.up, AGREE_SECONDS, f"the link of {member.name}")
+        agree(cluster, AGREE_SECONDS)
+        document = work(cluster)
+        secrets: dict[str, bytes] = {}
+        for member in cluster:
+            with member.reading() as ledger:
+                issued = ledger.show(document).prescription.issued
+                assert issued is not None
+                assert SURNAME in issued.patient.name, "what was planted has arrived"
+                secrets |= {f"{member.name}: {name}": key for name, key in keys_of(ledger, document).items()}
+        logs = b"".join(member.process.log.read_bytes() for member in cluster)
+        names = "\n".join(str(path) for path in tmp_path.rglob("*")).encode()
+        said = b"".join(json.dumps(msgspec.to_builtins(member.status())).encode() for member in cluster)
     wire = b"\n".join(bytes(stream) for stream in tap.streams)
     print(f"{len(wire)} bytes in {len(tap.streams)} streams; {len(secrets)} keys")
     # What does pass in clear is found: the search works.

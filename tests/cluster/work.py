@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
@@ -21,10 +21,10 @@ from nodes.daemon.service import CLAIM_METHOD
 from nodes.local.client import SharedLedger
 from nodes.local.faults import OutcomeUnknown, OwnerGone
 from nodes.requests import Told
-from tests.cluster.book import Book, Tried
+from tests.cluster.book import AGREE_SECONDS, Book, Tried, agree
 from tests.lab.cluster import Cluster, Member, until
 
-__all__ = ["IDENTITIES", "Work", "prescription", "working"]
+__all__ = ["IDENTITIES", "Work", "dispense", "issue", "prescription", "working"]
 
 IDENTITIES = ("189002029800", "196101182803", "199002222397", "200001252386")
 """Numbers that the tax agency keeps for tests."""
@@ -242,3 +242,28 @@ def working(
     with work:
         yield work
     work.settle()
+
+
+def issue(
+    cluster: Cluster, book: Book, count: int, *, to: Member | None = None, among: Sequence[Member] = ()
+) -> list[DocumentId]:
+    """So many prescriptions for one pharmacy (eken); all have them (or those `among` whom it is) when this returns."""
+    clinic, pharmacy, found = cluster["clinic"], to or cluster["eken"], []
+    with clinic.ledger() as ledger:
+        for number in range(count):
+            tried = book.will("prescribe", clinic.name)
+            order = prescription(number, pharmacy)
+            receipt = ledger.prescribe(order, person=clinic.person, command=tried.command)
+            tried.link, tried.document = receipt.link, receipt.document
+            found.append(receipt.document)
+    agree(among or cluster, AGREE_SECONDS)
+    return found
+
+
+def dispense(book: Book, member: Member, document: DocumentId, fill: int) -> Tried:
+    """A supply on custody, acknowledged."""
+    tried = book.will(f"dispense {fill}", member.name, document)
+    with member.ledger() as ledger:
+        supply = Supply(fill=fill, basis=Basis.CUSTODY)
+        tried.link = ledger.dispense(document, supply, person=member.person, command=tried.command).link
+    return tried

@@ -23,7 +23,18 @@ from pathlib import Path
 
 import pytest
 
-from ledger import Coded, Ledger, NodeId, NodeRole, Person, PersonRole, RealmKind, SystemClock, SystemEntropy
+from ledger import (
+    Clock,
+    Coded,
+    Ledger,
+    NodeId,
+    NodeRole,
+    Person,
+    PersonRole,
+    RealmKind,
+    SystemClock,
+    SystemEntropy,
+)
 from ledger.errors import RxLedgerError
 from ledger.keystore import UnlockFile
 from ledger.persons import LICENCE_CODE, PRESCRIBER_CODE
@@ -36,6 +47,7 @@ from nodes.nats.description import read_description
 from nodes.nats.folders import write_folder
 from nodes.nats.roster import read_roster
 from nodes.nats.server import free_ports
+from tests.lab.clocked import FileClock
 from tests.lab.lab import FAR_KINDS, KINDS
 from tests.lab.ways import HUB, Cables, Relays
 
@@ -143,6 +155,7 @@ class Member:
     ) -> None:
         self.name, self.node, self.role, self.directory, self.unlock = name, node, role, directory, unlock
         self._cluster = cluster
+        self.clock: Clock = SystemClock()
         self.config = cluster.directory / f"{name}.toml"
         self.process = Process([], cluster.directory, cluster.directory / f"{name}.log")
         doctor = role is NodeRole.PRESCRIBER
@@ -153,14 +166,23 @@ class Member:
             ),
         )
 
-    def configure(self, more: str = "", *, link: str = "", url: str = "", clock: Path | None = None) -> None:
+    def configure(
+        self,
+        more: str = "",
+        *,
+        link: str = "",
+        url: str = "",
+        clock: Path | None = None,
+        nightly: bool = False,
+    ) -> None:
         """Write ``node.toml``.
 
         Args:
             more: sections to add.
             link: lines to add to its link.
             url: of the hub, where it is not the cluster's.
-            clock: a file that says how far the daemon's clock is ahead (`tests.lab.clocked`).
+            clock: a file that says how far the daemon's clock is ahead (`tests.lab.clocked`), for whoever opens it too.
+        nightly: one night's work, then it stops.
         """
         url = url or f"tls://{self._cluster.ways.url(self.name)}"
         link += "\ntls = false" if url.startswith("nats://") else ""
@@ -169,8 +191,10 @@ class Member:
             f'[[links]]\nname = "hub"\nurls = ["{url}"]\n{link}\n{more}\n'
         )
         command = [*_COMMAND, "daemon", "--config", self.config]
+        self.clock = SystemClock() if clock is None else FileClock(clock)
         if clock is not None:
             command = [sys.executable, "-m", "tests.lab.clocked", self.config, clock]
+        command += ["--nightly"] if nightly else []
         self.process = Process(
             self._cluster.ways.at(self.name, command), self._cluster.directory, self.process.log
         )
@@ -212,7 +236,7 @@ class Member:
 
     def ledger(self) -> Ledger:
         """The ledger for writing: through the daemon while it runs."""
-        return connect_or_open(self.directory, self.unlock)
+        return connect_or_open(self.directory, self.unlock, clock=self.clock)
 
     def command(self, *words: str | Path) -> None:
         """A command of ``rxledger`` at this node, as an operator gives it."""
@@ -224,7 +248,7 @@ class Member:
 
     def reading(self) -> Ledger:
         """The store as it lies on disk, for reading."""
-        return Ledger.open(self.directory, self.unlock, writable=False)
+        return Ledger.open(self.directory, self.unlock, writable=False, clock=self.clock)
 
     def up(self) -> bool:
         """Whether its link is up."""

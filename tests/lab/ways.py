@@ -108,6 +108,18 @@ class Relays:
         relay = self._relays[host]
         self._loop.do(*((relay.reset_after, after_bytes, way) if after_bytes else (relay.reset,)))
 
+    def refuse(self, host: str) -> None:
+        """Break a host's connection off, and every new one at once."""
+        self._loop.do(self._relays[host].refuse)
+
+    def release(self, host: str) -> None:
+        """Undo what was done to one host's way."""
+        self._loop.do(self._relays[host].heal)
+
+    def passed(self, host: str) -> int:
+        """Bytes that came through on a host's way, both directions."""
+        return sum(way.passed for way in self._relays[host].ways)
+
     def connections(self, host: str) -> int:
         """How often the host has connected."""
         return self._relays[host].accepted
