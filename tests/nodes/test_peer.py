@@ -11,8 +11,10 @@ import pytest
 from benchmarks.world import DISTRICT, PHARMACIST, PRESCRIBER, SmallRealm, order
 from ledger.ids import GOVERNANCE, DocumentId
 from nodes.acquaintances import PeeringSettings
-from nodes.messages import VERSION, ClaimAsk, Refusal, encode_message
+from nodes.daemon.standing import peer_statuses
+from nodes.messages import VERSION, ClaimAsk, ClaimTold, Digest, Refusal, encode_message
 from nodes.nats.subjects import here, live, mailbox
+from nodes.peer import CONTROL_MAX, MESSAGES_PER_SECOND_MAX, PROBLEMS_MAX, ROUNDS_PER_MINUTE_MAX
 from nodes.wire import Kind, Speech, decode_speech, encode_speech
 from tests.nodes.net_for_tests import Member, Net, VirtualClock, in_step
 
@@ -123,13 +125,20 @@ def later(pair: Pair, sender: Member, to: Member, message: bytes, round_: bytes 
     pair.deliver(to, bytes([Kind.LETTER]) + letter)
 
 
+def last_refusal(member: Member, of: Member) -> str:
+    """What an operator of one reads in its status of the other."""
+    (status,) = (s for s in peer_statuses(member.peering) if s.node == of.node.hex())
+    assert status.refused
+    return status.last_refusal
+
+
 @pytest.mark.parametrize("round_", [bytes(8), b"elsewise"])
 def test_a_message_of_a_later_version_is_refused_and_both_sides_name_it(pair: Pair, round_: bytes) -> None:
     pair.settle()
     later(pair, pair.prescriber, pair.pharmacy, msgspec.msgpack.encode([VERSION + 1, [1]]), round_)
     pair.net.run(1_000)
-    assert pair.pharmacy.peering.peers.peers[pair.prescriber.node].problems[-1] == "version-unknown"
-    assert pair.prescriber.peering.peers.peers[pair.pharmacy.node].problems[-1] == "peer: version-unknown"
+    assert last_refusal(pair.pharmacy, pair.prescriber) == "version-unknown"
+    assert last_refusal(pair.prescriber, pair.pharmacy) == "peer: version-unknown"
 
 
 def test_a_frame_of_a_later_kind_is_refused_and_both_sides_name_it(pair: Pair) -> None:
@@ -139,7 +148,7 @@ def test_a_frame_of_a_later_kind_is_refused_and_both_sides_name_it(pair: Pair) -
         pair.deliver(pair.pharmacy, bytes([max(Kind) + 1]) + pair.prescriber.node + b"from the future")
     pair.net.run(1_000)
     assert pair.pharmacy.peering.refused["version-unknown"] == 100
-    assert pair.prescriber.peering.peers.peers[pair.pharmacy.node].problems[-1] == "peer: version-unknown"
+    assert last_refusal(pair.prescriber, pair.pharmacy) == "peer: version-unknown"
     # Anybody can send such a frame in anybody's name: the answers are few.
     assert len(pair.net.seen) - before <= 3
 
@@ -191,3 +200,54 @@ def test_a_claim_with_trailing_bytes_is_refused_and_the_claimant_is_told(pair: P
     later(pair, pair.prescriber, pair.pharmacy, ask + b"\0")
     pair.net.run(500)
     assert pair.prescriber.peering.peers.peers[pair.pharmacy.node].problems[-1] == "peer: malformed"
+
+
+# --- limits -----------------------------------------------------------------------------------------------------------
+
+
+def test_so_many_messages_of_a_peer_are_looked_at_and_after_a_second_more(pair: Pair) -> None:
+    pair.settle()
+    message = encode_message(ClaimTold(bytes(16)))
+    for _ in range(3 * MESSAGES_PER_SECOND_MAX):
+        later(pair, pair.prescriber, pair.pharmacy, message)
+    assert pair.pharmacy.peering.refused["too-many"] == MESSAGES_PER_SECOND_MAX
+    pair.clock.time += 1_000
+    for _ in range(MESSAGES_PER_SECOND_MAX + 1):
+        later(pair, pair.prescriber, pair.pharmacy, message)
+    assert pair.pharmacy.peering.refused["too-many"] == MESSAGES_PER_SECOND_MAX + 1
+
+
+def test_so_many_rounds_of_a_peer_are_begun_and_after_a_minute_more(pair: Pair) -> None:
+    pair.settle()
+    realm = pair.realm.agency.node.realm.id
+    digest = encode_message(Digest(realm, {GOVERNANCE: bytes(32)}))
+    pair.clock.time += 60_001
+
+    def begun(first: int, count: int) -> int:
+        names = [n.to_bytes(8, "big") for n in range(first, first + count)]
+        for name in names:
+            later(pair, pair.prescriber, pair.pharmacy, digest, name)
+            if name == names[len(names) // 2]:
+                pair.clock.time += 1_000  # Or there would be too many messages.
+        answers = [
+            out for out in pair.pharmacy.peering.poll(pair.clock.time) if out.payload[0] == Kind.LETTER
+        ]
+        known = pair.pharmacy.peering.peers.peers[pair.prescriber.node]
+        assert len(known._begun) <= ROUNDS_PER_MINUTE_MAX
+        return len(answers)
+
+    assert begun(1, ROUNDS_PER_MINUTE_MAX) > 0
+    pair.net.run(10_000)
+    assert begun(1_000, 50) == 0
+    pair.clock.time += 60_000
+    assert begun(2_000, 1) > 0
+
+
+def test_what_waits_to_be_said_and_is_remembered_of_a_peer_is_bounded(pair: Pair) -> None:
+    pair.settle()
+    for _ in range(2 * CONTROL_MAX):
+        later(pair, pair.prescriber, pair.pharmacy, b"rubbish")
+    known = pair.pharmacy.peering.peers.peers[pair.prescriber.node]
+    assert len(known.problems) == PROBLEMS_MAX
+    answers = [out for out in pair.pharmacy.peering.poll(pair.clock.time) if out.payload[0] == Kind.LETTER]
+    assert len(answers) == CONTROL_MAX
