@@ -114,6 +114,7 @@ class Session:
         self._looked: dict[str, dict[FeedId, Heads]] = {}
         """What was held when last looked: so that many frontiers cost one look, as long as nothing new comes in."""
         self._messages = self._digests = self._frontiers = self._refusals = 0
+        self._frontiers_told = set[bytes]()
         self._told_digest = self._owing = self._opened = False
         self.theirs = common
         """Districts that the peer said that it holds."""
@@ -214,7 +215,7 @@ class Session:
                     yield from self._compare(message)
             case Frontier():
                 self._frontiers += 1
-                if self._frontiers <= FRONTIERS_MAX:
+                if self._frontiers <= FRONTIERS_MAX and not self._is_repeated(message):
                     self._owe(message)
             case Entries():
                 self._moved(self._take(message))
@@ -321,6 +322,13 @@ class Session:
             if ours:
                 self._sending.owe(district, ours, known, set(theirs.detached))
 
+    def _is_repeated(self, message: Frontier) -> bool:
+        """Told before in this round, word for word, and nothing is new since: what the peer lacks is owed to it once."""
+        told = tagged_hash("frontier told", encode_message(message))
+        repeated = told in self._frontiers_told
+        self._frontiers_told.add(told)
+        return repeated
+
     def _frontier(self, district: str) -> dict[FeedId, Heads]:
         if len(self._looked) > DISTRICTS_MAX:
             self._looked.clear()
@@ -334,6 +342,7 @@ class Session:
         if new:
             self.moved = True
             self._looked.clear()
+            self._frontiers_told.clear()
 
     def _take(self, message: Entries) -> int:
         new = sum(self._take_opening(opening) for opening in message.openings)

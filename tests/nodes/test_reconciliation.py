@@ -522,3 +522,13 @@ def test_a_piece_is_about_as_large_as_there_is_room_for() -> None:
     pieces = list(iter(lambda: session.more(1500), None))
     assert len(pieces) > 8
     assert max(map(len, pieces)) <= 1500
+
+
+def test_a_frontier_that_is_repeated_in_a_round_is_answered_once() -> None:
+    """Else whoever repeats one small message makes the whole feed travel again each time."""
+    one, other = Session(replica(AUTHORS[0].chain(50))), Session(replica())
+    answers = [a for m in other.open() for a in one.take(m)]
+    frontiers = [m for a in answers for m in other.take(a) if isinstance(decode_message(m), Frontier)]
+    for message in frontiers * 5:
+        one.take(message)
+    assert carried(list(iter(one.more, None))) == 50
