@@ -1,8 +1,8 @@
 """Carries between links and conversations: bytes in from the event loop, decisions in one worker thread, bytes out again.
 
 The conversations (`nodes.peering`) verify, read and write, which takes milliseconds to seconds, so they run in a thread of
-their own; the loop only moves bytes and keeps the links alive. What comes in waits in a bounded queue: with more, the
-newest is lost, which costs time only. What goes out waits here, urgent ahead of the rest, until its link has room.
+their own; the loop only moves bytes and keeps the links alive. What comes in waits in bounded queues, one a sender,
+so that nobody's flood delays anybody else. What goes out waits here, urgent ahead of the rest, until its link has room.
 """
 
 from __future__ import annotations
@@ -16,26 +16,24 @@ from contextlib import nullcontext
 from typing import TypeVar
 
 import structlog
-from msgspec import Struct
 
 from ledger.errors import StoreDamaged, StoreFull
 from ledger.writing import Written
+from nodes.daemon.inflow import Inflow, Received
 from nodes.lines import Outgoing
 from nodes.links import Link, LinkState, LinkStatus
 from nodes.peering import Peering
 
-__all__ = ["INBOX_BYTES_MAX", "INBOX_MESSAGES_MAX", "Pump"]
+__all__ = ["Pump"]
 
-INBOX_MESSAGES_MAX = 16_384
-"""Signs of life of ten thousand nodes at once."""
-INBOX_BYTES_MAX = 32 * 1024 * 1024
-"""What may wait to be looked at: four seconds of the quickest import."""
+BATCH = 64
+"""Messages looked at before answers go out: some ten milliseconds."""
+EACH = 16
+"""Of one sender: the dearest of a hostile one (a branch of its own feed) take 20 ms each, and the others wait for that."""
 LARGE_BYTES = 4096
 """From here on a message is taken to bring entries that catch up."""
 TOGETHER_BYTES_MAX = 256 * 1024
 """Of such messages, made durable at once: a flush costs for one what it costs for several. Who writes waits so long."""
-BATCH = 64
-"""Messages looked at before answers go out: some ten milliseconds."""
 OUTBOX_BYTES_MAX = 16 * 1024 * 1024
 """What may wait for one link; more is lost, and asked for again."""
 RETRY_SECONDS = 0.01
@@ -45,15 +43,9 @@ T = TypeVar("T")
 log = structlog.get_logger("rxledger")
 
 
-class _Received(Struct):
-    link: str
-    subject: str
-    payload: bytes
-
-
-def _together(batch: Iterable[_Received]) -> Iterator[list[_Received]]:
+def _together(batch: Iterable[Received]) -> Iterator[list[Received]]:
     """What came in, in order; large messages that follow each other together, every other by itself."""
-    some: list[_Received] = []
+    some: list[Received] = []
     size = 0
     for received in batch:
         length = len(received.payload)
@@ -118,8 +110,7 @@ class Pump:
         self._shared = worker is not None
         self._worker = worker or ThreadPoolExecutor(1, thread_name_prefix="peering")
         self._outboxes: dict[str, _Outbox] = {}
-        self._inbox: deque[_Received] = deque()
-        self._inbox_bytes = 0
+        self._inflow = Inflow()
         self._changes: deque[tuple[str, bool]] = deque()
         self._stirred = asyncio.Event()
         self._again: asyncio.TimerHandle | None = None
@@ -127,13 +118,16 @@ class Pump:
         self._start_wall_ms, self._start_s = wall_ms(), time.monotonic()
         self.faults = 0
         """Messages that brought a fault of ours to light; see the log."""
-        self.lost = 0
-        """Messages that came in faster than they could be looked at."""
         peering.ledger.node.on_written.append(self._written)
 
     def now_ms(self) -> int:
         """The wall's time when this was made, and what has passed since: it never steps back."""
         return self._start_wall_ms + int((time.monotonic() - self._start_s) * 1000)
+
+    @property
+    def lost(self) -> int:
+        """Messages that came in faster than they could be looked at."""
+        return self._inflow.lost
 
     # --- from the links -----------------------------------------------------------------------------------------------
 
@@ -145,11 +139,7 @@ class Pump:
 
     def message(self, link: str, subject: str, payload: bytes) -> None:
         """A message came in. On the loop."""
-        if len(self._inbox) >= INBOX_MESSAGES_MAX or self._inbox_bytes + len(payload) > INBOX_BYTES_MAX:
-            self.lost += 1
-            return
-        self._inbox.append(_Received(link, subject, payload))
-        self._inbox_bytes += len(payload)
+        self._inflow.put(Received(link, subject, payload))
         self._stirred.set()
 
     def changed(self, status: LinkStatus) -> None:
@@ -197,8 +187,7 @@ class Pump:
         return self.peering.next_ms(self.now_ms())
 
     async def _turn(self) -> None:
-        batch = [self._inbox.popleft() for _ in range(min(BATCH, len(self._inbox)))]
-        self._inbox_bytes -= sum(len(received.payload) for received in batch)
+        batch = self._inflow.take(BATCH, EACH)
         changes, self._changes = self._changes, deque()
         clear = {
             name
@@ -212,12 +201,12 @@ class Pump:
                 box.link.listen(subjects)
         for message in out:
             self._outboxes[message.link].put(message)
-        if self._inbox:
+        if len(self._inflow):
             self._stirred.set()
         self._flush()
 
     def _work(
-        self, changes: deque[tuple[str, bool]], batch: list[_Received], clear: set[str]
+        self, changes: deque[tuple[str, bool]], batch: list[Received], clear: set[str]
     ) -> tuple[list[Outgoing], tuple[str, ...]]:
         peering, now_ms = self.peering, self.now_ms()
         for name, up in changes:
@@ -241,7 +230,7 @@ class Pump:
             log.critical("store.full")
             return [], self._subjects
 
-    def _take(self, received: _Received, now_ms: int) -> None:
+    def _take(self, received: Received, now_ms: int) -> None:
         try:
             self.peering.received(received.link, received.subject, received.payload, now_ms)
         except (StoreFull, StoreDamaged):
