@@ -7,6 +7,7 @@ transfer is durable, and the claimant has it when that transfer, with all before
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
 from msgspec import Struct
@@ -28,6 +29,9 @@ ANSWERS_PER_MINUTE_MAX = 120
 """Claims and fetches answered to one peer: two a second, more than any counter; each writes an entry or an audit record."""
 FETCHED_DISTRICTS_MAX = 8
 """Home districts of the documents in one answer: a person moves less often. Of each the asker opens a feed, for good."""
+LENT_KEPT_MAX = 256
+"""Answers kept for who asks again under the same id, since the first got lost or a hub repeats the question: each look at
+a patient is logged once. Two minutes of the busiest asker's."""
 UNREACHABLE = "unreachable"
 NOT_MET = "not-met"
 """The answer to a claim whose feed is not known here: the claimant, who has it, reconciles and asks again."""
@@ -66,6 +70,7 @@ class Requests:
         self._ledger, self._person = ledger, person
         self._pending: dict[bytes, _Pending] = {}
         self._answered: dict[NodeId, list[int]] = {}
+        self._lent_to: OrderedDict[tuple[NodeId, bytes], FetchTold] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._pending)
@@ -222,7 +227,7 @@ class Requests:
             self._count(sender, now_ms)
             if isinstance(ask, ClaimAsk) and self._ledger.exchange.written_by(FeedId(ask.feed)) is None:
                 return ClaimTold(ask.command, code=NOT_MET)
-            return self._grant(sender, ask) if isinstance(ask, ClaimAsk) else self._lend(ask)
+            return self._grant(sender, ask) if isinstance(ask, ClaimAsk) else self._lend(sender, ask)
         except RxLedgerError as error:
             if isinstance(ask, FetchAsk):
                 return FetchTold(ask.request, code=error.code)
@@ -266,7 +271,18 @@ class Requests:
                     return b""  # A feed that was never heard of here.
         return holders.pop() if len(holders) == 1 and node.identity.node not in holders else b""
 
-    def _lend(self, ask: FetchAsk) -> FetchTold:
+    def _lend(self, sender: NodeId, ask: FetchAsk) -> FetchTold:
+        known = self._lent_to.get((sender, ask.request))
+        if known is not None:
+            return known
+        told = self._lend_anew(ask)
+        if told.documents:
+            self._lent_to[sender, ask.request] = told
+            if len(self._lent_to) > LENT_KEPT_MAX:
+                self._lent_to.popitem(last=False)
+        return told
+
+    def _lend_anew(self, ask: FetchAsk) -> FetchTold:
         lending = self._ledger.lending
         if ask.document:
             if len(ask.document) != 16:

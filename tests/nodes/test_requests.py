@@ -177,6 +177,34 @@ def test_a_fetch_of_nothing_gets_nothing(asking: Asking, ask: FetchAsk, code: st
     assert (answer.code, answer.documents) == (code, ())
 
 
+def test_a_fetch_asked_again_is_answered_the_same_and_logged_once(
+    asking: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer got lost, or a hub repeats the question: nobody looked at that patient a second time."""
+    monkeypatch.setattr(requests, "LENT_KEPT_MAX", 2)
+    document = asking.realm.prescriber.prescribe(
+        order(0, holder=asking.ledger.node.identity.node), person=PRESCRIBER
+    ).document
+    asking.realm.replicate()
+
+    def looks() -> int:
+        return sum(1 for _ in asking.ledger.node.store.audit())
+
+    before = looks()
+    ask = FetchAsk(NAME, PHARMACIST, "evakuerad", document)
+    first = asking.requests.answer(OTHER, ask, NOW_MS)
+    assert first.code == ""
+    assert all(asking.requests.answer(OTHER, ask, NOW_MS + n) == first for n in range(5))
+    assert looks() == before + 1
+    assert (
+        asking.requests.answer(LENDER, ask, NOW_MS) == first
+    )  # Somebody else, who happens to use the same id.
+    assert looks() == before + 2
+    asking.requests.answer(OTHER, FetchAsk(b"x" * 16, PHARMACIST, "evakuerad", document), NOW_MS)
+    assert looks() == before + 3
+    assert len(asking.requests._lent_to) == 2
+
+
 def test_one_peer_is_answered_so_often_a_minute_and_the_others_still_are(
     asking: Asking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
