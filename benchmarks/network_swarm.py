@@ -64,6 +64,8 @@ class Outcome(Struct, kw_only=True):
     hub_bytes: int
     bytes: int
     entries: int
+    again: int
+    """Entries that came to a pharmacy although it held them."""
     rounds: int
     cpu_s: float
     equal: bool
@@ -89,6 +91,7 @@ def measure(bench: Bench, directory: Path, nodes: int = NODES) -> None:
     bench.add("  agency, relay whole", outcome.agency_s, "s", f"/ {outcome.relay_s:.1f}")
     bench.add("  entries fetched", outcome.entries, "")
     bench.add("  bytes an entry fetched, both ways, all links", outcome.bytes / outcome.entries, "B")
+    bench.add("  entries that came in vain, to pharmacies", outcome.again, "")
     bench.add("  rounds a node", outcome.rounds / nodes, "")
     bench.add("  peak memory a node, in its process", outcome.peak_bytes / nodes / 1e6, "MB")
     bench.add("  memory of the hub", outcome.hub_bytes / 1e6, "MB")
@@ -139,6 +142,7 @@ def return_of(nodes: int, directory: Path, *, vain_s: float = REFUSED_SECONDS, d
             peak_bytes=sum(one["peak_bytes"] for one in told), hub_bytes=servers.memory_bytes("hub"),
             bytes=sum(one["bytes"] for one in told) + sum(one.ask("status")["bytes"] for one in wide),
             entries=sum(part.lacks for part in parts) + 2 * nodes * day,
+            again=sum(one["again"] for one in told),
             rounds=sum(one["rounds"] for one in told), cpu_s=sum(one["cpu_s"] for one in told),
             equal=len(digests) == len({district for district, _ in digests}), problems=problems,
         )  # fmt: skip

@@ -15,6 +15,7 @@ from ledger.ids import NodeId
 from nodes.envelope import Postbox
 from nodes.lines import Lines
 from nodes.peer import Peer, Timing
+from nodes.promises import Promises
 from nodes.wire import Here, check_here
 
 __all__ = ["PEERS_MAX", "Acquaintances", "PeeringSettings"]
@@ -61,6 +62,7 @@ class Acquaintances:
         self._me, self._role = node.identity.node, node.identity.role
         self.postbox = Postbox(node.realm, node.identity, node.keys, node.entropy)
         self.peers: dict[NodeId, Peer] = {}
+        self._promises = Promises()
         self._held_to: frozenset[NodeId] | None = None
         self._asked: dict[tuple[str, NodeId], int] = {}
         self._choice: list[Peer] = []
@@ -97,7 +99,14 @@ class Acquaintances:
         if peer is None:
             if len(self.peers) >= PEERS_MAX:
                 self._forget_one()
-            peer = Peer(certified.node, self._ledger.exchange, self.timing(""), self._random, self.stamp)
+            peer = Peer(
+                certified.node,
+                self._ledger.exchange,
+                self.timing(""),
+                self._random,
+                self.stamp,
+                self._promises,
+            )
             peer.role, peer.held_back = certified.role, self._holds_back(peer.node)
             self.peers[certified.node] = peer
             self.look_again()

@@ -32,6 +32,7 @@ from nodes.messages import (
     encode_message,
 )
 from nodes.ports import Replica
+from nodes.promises import Promises, Voice
 from nodes.reconciliation import BUDGET_BYTES, Session
 from nodes.wire import Speech
 
@@ -54,6 +55,8 @@ IDLE_MS = 60_000
 """Between rounds with a peer that was in step."""
 AGAIN_MS = 20
 """Between rounds that bring something; doubled with each that does not."""
+AWAITED_MS = 1_000
+"""Before the next one, where others are about to send what this one might have."""
 QUIET_SHARE = 10
 """Of the time after which a round is given up: so long a silence ends one that the peer began and that we are done with."""
 BACK_OFF_MS = 2_000
@@ -96,10 +99,17 @@ class Peer:
     """What one node knows of, and has under way with, another. Not thread-safe."""
 
     def __init__(
-        self, node: NodeId, replica: Replica, timing: Timing, random: Random, stamp: Callable[[], int]
+        self,
+        node: NodeId,
+        replica: Replica,
+        timing: Timing,
+        random: Random,
+        stamp: Callable[[], int],
+        promises: Promises | None = None,
     ) -> None:
         self.node, self.timing = node, timing
         self._replica, self._random, self._stamp = replica, random, stamp
+        self._promises = Voice(promises or Promises(), node)
         self.role: NodeRole | None = None
         self.link = ""
         """The link on which it was last heard."""
@@ -173,6 +183,7 @@ class Peer:
     def _begin(self, name: bytes, now_ms: int, *, ours: bool) -> _Round:
         if self._round is not None:
             self._close(self._round)
+        self._promises.now_ms = now_ms
         least = CREDIT_BYTES_MAX if self.budget_bytes is None else self.budget_bytes
         session = Session(
             self._replica,
@@ -182,6 +193,7 @@ class Peer:
             urgent_ahead=self.timing.thin,
             common=self.districts,
             stamp=self._stamp,
+            promises=self._promises,
         )
         ceiling = WINDOW_BYTES_MIN if self.timing.thin else self.timing.window_bytes
         window = Window() if ceiling is None else Window(ceiling)
@@ -197,6 +209,7 @@ class Peer:
         self.districts = session.theirs or self.districts
         self.problems.extend(session.problems)
         self._ended.append(round_.name)
+        self._promises.end()
         self._round = None
 
     def signed(self, stamp: int, link: str) -> bool:
@@ -266,6 +279,7 @@ class Peer:
         if current is None:
             return None
         current.moved_ms, current.answered = now_ms, True
+        self._promises.now_ms = now_ms
         self._say(current, current.session.take_message(message))
         if speech.number:
             self.say(Ack(speech.number), speech.round)
@@ -325,6 +339,8 @@ class Peer:
             # What was sent and is still lacking may have been refused: asked for less and less often.
             self._restless = 0 if session.moved or session.peer_has_more else self._restless + 1
             pause = min(self.timing.idle_ms, AGAIN_MS << min(self._restless, 16))
+            if session.awaited:
+                pause = max(pause, AWAITED_MS)
             self._next(now_ms + pause)
         return False
 

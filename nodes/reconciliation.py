@@ -41,6 +41,7 @@ from nodes.messages import (
     encode_message,
 )
 from nodes.ports import Heads, Replica
+from nodes.promises import Voice
 from nodes.sending import PART_BYTES, Sending
 
 __all__ = [
@@ -70,6 +71,8 @@ REFUSALS_MAX = 8
 """Refusals sent in one round: two sides that cannot read each other must not go on refusing for ever."""
 
 
+_NOTHING: Heads = ((0, Link(bytes(32))),)
+"""The end of a feed of which nothing is held."""
 BUCKETED_FEEDS = 128
 """Feeds of a district from which on buckets are compared before frontiers: 8 kB of frontier against 1 kB of digests."""
 
@@ -95,6 +98,7 @@ class Session:
         urgent_ahead: bool = False,
         common: frozenset[str] = frozenset(),
         stamp: Callable[[], int] = int,
+        promises: Voice | None = None,
     ) -> None:
         """Begin a round.
 
@@ -106,11 +110,12 @@ class Session:
             urgent_ahead: send urgent entries before the feeds that they belong to: for thin links.
             common: districts that the peer said, in an earlier round, that it holds; none: not known.
             stamp: this node's clock, told to a peer that is in step.
+            promises: what other peers are about to send, and where to note what this one is.
         """
         self._replica = replica
         self._sending = Sending(replica, budget_bytes=budget_bytes, turn=turn, urgent_ahead=urgent_ahead)
         self._credit_bytes = min(credit_bytes, CREDIT_BYTES_MAX)
-        self._stamp = stamp
+        self._stamp, self._promises = stamp, promises
         self._looked: dict[str, dict[FeedId, Heads]] = {}
         """What was held when last looked: so that many frontiers cost one look, as long as nothing new comes in."""
         self._messages = self._digests = self._frontiers = self._refusals = 0
@@ -134,6 +139,8 @@ class Session:
         """The peer said that it has nothing more for this round."""
         self.peer_has_more = False
         """It has, but not in this round."""
+        self.awaited = False
+        """The peer was not asked for what others are about to send."""
 
     def open(self) -> list[bytes]:
         """What to say first: everything in one digest, if it is known what the peer holds, else one a district."""
@@ -290,23 +297,40 @@ class Session:
     def _told(self, district: str, lowest: bytes, highest: bytes) -> Iterator[Frontier]:
         """What is held of a district, in messages of bounded size, each for a range of feeds without a gap."""
         detached = tuple(sorted(self._replica.detached_links(district))[:DETACHED_PER_MESSAGE_MAX])
+        credit = self._credit_bytes
+        if self._promises is not None and not self._promises.may_ask():
+            credit, self.awaited = 0, True
         feeds: dict[bytes, tuple[tuple[int, bytes], ...]] = {}
         size = 0
-        for feed, heads in sorted(self._frontier(district).items()):
+        for feed, heads in sorted(self._told_frontier(district).items()):
             if not lowest <= feed <= highest:
                 continue
             if size >= PART_BYTES or len(feeds) == FEEDS_PER_MESSAGE_MAX:
                 below = (int.from_bytes(feed, "big") - 1).to_bytes(16, "big")
-                yield Frontier({district: feeds}, lowest, below, detached, self._credit_bytes)
+                yield Frontier({district: feeds}, lowest, below, detached, credit)
                 feeds, size, lowest = {}, 0, feed
             feeds[feed] = heads[-HEADS_PER_FEED_MAX:]
             size += 20 + 44 * len(feeds[feed])
-        yield Frontier({district: feeds}, lowest, highest, detached, self._credit_bytes)
+        yield Frontier({district: feeds}, lowest, highest, detached, credit)
+
+    def _told_frontier(self, district: str) -> dict[FeedId, Heads]:
+        """What is held of a district; as a second end of a feed, what another peer is about to send."""
+        held = self._frontier(district)
+        coming = {} if self._promises is None else self._promises.by_others(district)
+        told = dict(held)
+        for feed, end in coming.items():
+            ours = held.get(feed, _NOTHING)
+            if len(ours) == 1 and ours[0][0] < end[0]:
+                told[feed] = (*ours, end)
+                self.awaited = True
+        return told
 
     # --- giving ----------------------------------------------------------------------------------------------
 
     def _owe(self, theirs: Frontier) -> None:
         self._owing = True
+        if self._promises is not None:
+            self._promises.heard()
         self._sending.left = min(self._sending.left, theirs.credit)
         for district in sorted(theirs.districts, key=_governance_first):
             told = theirs.districts[district]
@@ -314,11 +338,11 @@ class Session:
                 FeedId(feed): tuple(sorted((sequence, Link(link)) for sequence, link in heads))
                 for feed, heads in told.items()
             }
-            ours = {
-                feed: heads
-                for feed, heads in self._frontier(district).items()
-                if theirs.lowest <= feed <= theirs.highest
-            }
+            frontier = self._frontier(district)
+            ours = {f: heads for f, heads in frontier.items() if theirs.lowest <= f <= theirs.highest}
+            if self._promises is not None and district in self._replica.districts():
+                for feed, heads in known.items():
+                    self._promises.make(district, feed, frontier.get(feed, ()), heads)
             if ours:
                 self._sending.owe(district, ours, known, set(theirs.detached))
 
