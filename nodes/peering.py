@@ -31,6 +31,7 @@ from nodes.messages import ClaimAsk, ClaimTold, FetchAsk, FetchTold, Message, Re
 from nodes.nats.subjects import here, live, mailbox
 from nodes.peer import Peer
 from nodes.requests import Requests
+from nodes.rounds import Rounds
 from nodes.wire import (
     DIGEST_BYTES,
     FRAME_BYTES_MAX,
@@ -49,22 +50,16 @@ from nodes.wire import (
 
 __all__ = ["Peering"]
 
-ROUNDS_AT_ONCE_MAX = 8
-"""Rounds of ours under way: each reads and writes as fast as it can, and more of them would only share that."""
 LIVE_WAITING_MAX = 4096
 """Entries of ours written since the last poll: with more, whoever lacks them will ask."""
 LIVE_GAP_WITHIN_MS = 500
 """A gap makes everybody ask somebody; not all at once."""
-AT_ONCE_AGAIN_MS = 500
-"""Between rounds with one peer that found nothing: what somebody only claims to be missing costs no more than that."""
 SPREAD_PER_PEER_MS = 10
 """By so much for each peer known, what all of them may do at one moment is spread: two heal at once, 200 in two seconds."""
 SIGN_WITHIN_MS = 1_500
 """The first sign of life on a link that came up, at most: the links themselves come back over a second or more."""
 ROUND_WITHIN_MS = 2_000
 """A round with whoever seems to hold something else, at most: in a large district everybody does after an outage."""
-SCAN_MS = 20
-"""All peers are looked at for rounds that are due at most so often: there may be thousands."""
 
 
 class Peering:
@@ -103,8 +98,7 @@ class Peering:
         """Code → frames from outside that were refused for it; codes are ours, so they are few."""
         self._stirred: dict[NodeId, Peer] = {}
         """Peers that may have something to say, or a round that may be over."""
-        self._next_scan_ms = 0
-        self._next_begin_ms: int | None = None
+        self._rounds = Rounds(self.peers, lambda: node.entropy.bytes(8))
 
     # --- links -------------------------------------------------------------------------------------------------------
 
@@ -118,7 +112,7 @@ class Peering:
         for peer in self.peers.chosen(now_ms):
             peer.failures = 0
             peer.next_ms = now_ms + self._random.randint(0, self._spread_ms(SIGN_WITHIN_MS))
-        self._next_begin_ms = now_ms
+        self._rounds.look(now_ms)
         for node in self.peers.unmet():
             with suppress(LimitExceeded):
                 self._ask_who(name, node, now_ms)
@@ -176,11 +170,6 @@ class Peering:
     def _refuse(self, code: str) -> None:
         self.refused[code] = self.refused.get(code, 0) + 1
 
-    def _soon(self, peer: Peer, now_ms: int, within_ms: int = 0) -> None:
-        """Begin a round with a peer soon; not at once again, if both held the same just now."""
-        at = peer.soon(max(now_ms, (peer.in_step_ms or 0) + AT_ONCE_AGAIN_MS), within_ms)
-        self._next_begin_ms = at if self._next_begin_ms is None else min(self._next_begin_ms, at)
-
     def _spread_ms(self, most_ms: int) -> int:
         return min(most_ms, SPREAD_PER_PEER_MS * (1 + len(self.peers.peers)))
 
@@ -190,7 +179,7 @@ class Peering:
         self._doubt.removed()
         if peer is not None and self.peers.may_ask("met", peer.node, now_ms):
             peer.link = link
-            self._soon(peer, now_ms, 200)
+            self._rounds.soon(peer, now_ms, 200)
             self.requests.again(peer.node, now_ms)
 
     def _introduce(self, link: str, asker: NodeId, now_ms: int) -> None:
@@ -200,7 +189,7 @@ class Peering:
             self.requests.again(asker, now_ms)
             peer = self.peers.peers.get(asker)
             if peer is not None and peer.unread():
-                self._soon(peer, now_ms, 200)
+                self._rounds.soon(peer, now_ms, 200)
 
     def _ask_who(self, link: str, sender: NodeId, now_ms: int) -> None:
         if self.peers.may_ask("who", sender, now_ms):
@@ -250,7 +239,7 @@ class Peering:
                     peer.say(self.requests.answer(peer.node, message, now_ms))
             case ClaimTold() | FetchTold():
                 self.requests.told(peer.node, message)
-                self._soon(peer, now_ms)
+                self._rounds.soon(peer, now_ms)
             case Refusal():
                 peer.problems.append(f"peer: {message.code}")
             case _:
@@ -277,7 +266,7 @@ class Peering:
                 return
             peer = self._random.choice(present)
         if not peer.busy:
-            self._soon(peer, now_ms, LIVE_GAP_WITHIN_MS // 10)
+            self._rounds.soon(peer, now_ms, LIVE_GAP_WITHIN_MS // 10)
 
     def _take_here(self, link: str, district: str, body: bytes, now_ms: int) -> None:
         sign, signature = decode_here(body)
@@ -293,7 +282,7 @@ class Peering:
             self.peers.look_again()
         peer.link, peer.heard_ms = link, now_ms
         if peer.broke_off(now_ms):
-            self._soon(peer, now_ms, self._spread_ms(ROUND_WITHIN_MS))
+            self._rounds.soon(peer, now_ms, self._spread_ms(ROUND_WITHIN_MS))
         if district in self._exchange.districts():
             differs = self._exchange.district_digest(district)[:DIGEST_BYTES] != sign.digest
             if (
@@ -301,7 +290,7 @@ class Peering:
                 and not peer.busy
                 and (peer.next_ms is None or peer.next_ms > now_ms + ROUND_WITHIN_MS)
             ):
-                self._soon(peer, now_ms, self._spread_ms(ROUND_WITHIN_MS))
+                self._rounds.soon(peer, now_ms, self._spread_ms(ROUND_WITHIN_MS))
 
     # --- on request ----
 
@@ -314,7 +303,7 @@ class Peering:
             return
         peer.budget_bytes = budget_bytes
         if budget_bytes is not None:
-            self._soon(peer, now_ms)
+            self._rounds.soon(peer, now_ms)
 
     # --- going out ---------------------------------------------------------------------------------------------------
 
@@ -342,7 +331,7 @@ class Peering:
                 # No further ahead than an entry of its may be: its clock says up to where we hold what it wrote.
                 self._exchange.heard_from(node, min(peer.stamp, self.peers.stamp(DRIFT_MAX_MS)))
             if peer.next_ms is not None:
-                self._soon(peer, peer.next_ms)
+                self._rounds.soon(peer, peer.next_ms)
             if not peer.in_round:
                 del self._stirred[node]
         return out
@@ -350,8 +339,8 @@ class Peering:
     def next_ms(self, now_ms: int) -> int:
         """When `poll` is to be called again at the latest, if nothing comes in before."""
         moments = [self._next_sign_ms, self.requests.next_ms()]
-        if self._next_begin_ms is not None and self.lines.names():
-            moments.append(max(self._next_begin_ms, self._next_scan_ms))
+        if self.lines.names():
+            moments.append(self._rounds.next_ms())
         moments += [peer.due_ms() for peer in self._stirred.values()]
         wait = self.lines.wait_ms()
         if wait is not None:
@@ -400,32 +389,12 @@ class Peering:
         for to in self.requests.waiting_for():
             peer = self.peers.known(to)
             if peer is not None and not peer.busy:
-                self._soon(peer, now_ms)
+                self._rounds.soon(peer, now_ms)
 
     def _begin_rounds(self, now_ms: int) -> None:
-        if now_ms < self._next_scan_ms or not self.lines.names():
-            return
-        self._next_scan_ms = now_ms + SCAN_MS
-        for peer in self.peers.chosen(now_ms):
-            if peer.next_ms is None and not peer.busy:
-                peer.soon(now_ms, 1_000)
-        under_way = sum(peer.busy for peer in self._stirred.values())
-        due = [peer for peer in self.peers if peer.next_ms is not None and not peer.busy]
-        due.sort(key=lambda peer: peer.next_ms or 0)
-        self._next_begin_ms = None
-        for peer in due:
-            way = self.peers.way(peer)
-            if (peer.next_ms or 0) > now_ms or under_way >= ROUNDS_AT_ONCE_MAX or way is None:
-                # When one of those under way ends, or this time comes.
-                self._next_begin_ms = max(peer.next_ms or 0, now_ms + SCAN_MS)
-                break
-            peer.next_ms = None
-            if peer.held_back or self.peers.is_revoked(peer.node):
-                continue
-            peer.timing = self.peers.timing(way)
-            peer.begin(self.ledger.node.entropy.bytes(8), now_ms)
-            self._stirred[peer.node] = peer
-            under_way += 1
+        if self.lines.names():
+            for peer in self._rounds.begin(self._stirred, now_ms):
+                self._stirred[peer.node] = peer
 
     def _answer(self) -> None:
         """Put what is urgent of each conversation before what is not."""

@@ -92,7 +92,9 @@ def runs_after(
             room = min(budget_bytes, RUN_BYTES)
             count = min(RUN_ENTRIES, room // TYPICAL_ENTRY_BYTES + 1)
             chunk = _cut(store.chain(feed, head.branch, position, count), room)
-            if not chunk:  # The next signature lies further than there is room: the least that can be verified.
+            if (
+                not chunk
+            ):  # The next signature lies further than there is room: the least that can be verified.
                 chunk = _cut(store.chain(feed, head.branch, position, RUN_ENTRIES_MAX), 1)
             _check_consecutive(feed, position, chunk)
             yield _run(feed, chunk)

@@ -14,8 +14,8 @@ from ledger.ids import GOVERNANCE
 from nodes.acquaintances import PeeringSettings
 from nodes.lines import Outgoing
 from nodes.messages import ClaimTold
-from nodes.peering import AT_ONCE_AGAIN_MS
 from nodes.requests import Told
+from nodes.rounds import AT_ONCE_AGAIN_MS
 from nodes.wire import Kind, decode_live, encode_live
 from tests.nodes.net_for_tests import Net, VirtualClock, in_step
 
