@@ -168,8 +168,9 @@ def districts(nodes: int) -> Iterator[int]:
     left = nodes
     for share in LARGE:
         size = min(left, max(COMMON, int(nodes * share)))
+        if size:
+            yield size
         left -= size
-        yield size
     while left > 0:
         yield min(left, COMMON)
         left -= COMMON
