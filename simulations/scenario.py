@@ -61,6 +61,11 @@ class FaultKind(StrEnum):
     CARE_DOWN = "care-down"
     """The journal systems of the named regions (none: all) cannot send; prescribers print or telephone."""
 
+    ORDERING_DOWN = "ordering-down"
+    """Nothing can be ordered: pharmacies sell what they have."""
+    TELEPHONE_DOWN = "telephone-down"
+    """Nobody can be telephoned: nothing goes on paper and telephone."""
+
 
 class Words(Struct, frozen=True, forbid_unknown_fields=True):
     """A text in both languages."""

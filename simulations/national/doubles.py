@@ -12,7 +12,7 @@ import numpy.typing as npt
 from msgspec import Struct
 
 from simulations.national.arrangements import Arrangement, Holder
-from simulations.national.decisions import Decisions, Seen
+from simulations.national.decisions import Decisions, Place, Seen
 from simulations.national.demand import Country, Demand
 from simulations.national.engine import Ground, Outcome
 from simulations.national.figures import Figures
@@ -77,11 +77,25 @@ def count_doubles(
         home = demand.usual[row]
         held = country.district[at] == country.district[home]
         held |= reach.island[at, when] == reach.hub[country.region[home], when]
-        seen = np.where(
-            ground == Ground.BEARER, Seen.BEARER_PAPER, np.where(held, Seen.ELSEWHERE, Seen.UNKNOWN)
+        place = outcome.place[row]
+        island = reach.island[at, when]
+        hub = reach.hub[country.region[home], when]
+        # After an emergency supply, or one on paper, the holder that was not asked still has the fill in custody.
+        holder = np.select(
+            [place == Place.PHARMACY, place == Place.CUSTODIAN],
+            [(home == at) | (reach.island[home, when] == island), hub == island],
+            online,
         )
-        seen = np.where(joined & ~by_hand_first, Seen.DISPENSED, seen)
-        risk = decisions.permitted[seen, demand.medicine[row], level[at, when]]
+        beside = (ground == Ground.EMERGENCY) | by_hand_first
+        seen = np.where(beside & holder & (place != Place.BEARER), Seen.OWN, Seen.ELSEWHERE)
+        seen = np.where(ground == Ground.BEARER, Seen.BEARER_PAPER, np.where(held, seen, Seen.UNKNOWN))
+        seen = np.where(joined & ~beside, Seen.DISPENSED, seen)
+        at_table = (seen, demand.medicine[row], level[at, when])
+        # A week's supply twice is still within what was prescribed; so is the rest after a week's that is known of.
+        capped = decisions.share[Seen.ELSEWHERE, demand.medicine[row], level[one, first]]
+        given = np.where(ground == Ground.EMERGENCY, capped, 1.0)
+        over = ~(joined & (ground == Ground.EMERGENCY)) & (given + decisions.share[at_table] > 1.0)
+        risk = decisions.permitted[at_table] & over
         by_hand = ~risk & telephone & (seen != Seen.DISPENSED)
         permitted = risk | by_hand
         met = _first_meeting(reach, at, one, when)

@@ -60,6 +60,8 @@ class Outcome:
     ground: npt.NDArray[np.int8]
     refusal: npt.NDArray[np.int8]
     """Why the last try failed: 0 none, 1 the guard refused, 2 no time (staff or telephone), 3 closed."""
+    place: npt.NDArray[np.int8]
+    """Where each fill stood before: `Place`."""
     claims: npt.NDArray[np.int32]
     """Claims over links, by hour."""
 
@@ -138,7 +140,7 @@ class _Run:
             waiting = np.sort(np.concatenate([waiting, come]), kind="stable")
             if hour % 24 in HOURS_OPEN and len(waiting):
                 waiting = self._hour(hour, waiting)
-        return Outcome(self.served, self.ground, self.refusal, self.claims)
+        return Outcome(self.served, self.ground, self.refusal, self.place, self.claims)
 
     def _hour(self, hour: int, rows: Rows) -> Rows:
         rows = rows[hour - self.demand.hour[rows] <= self.patience[rows]]
@@ -173,6 +175,7 @@ class _Run:
             ground[system] = np.where(may, found, Ground.MANUAL)
             self.refusal[mine[~may]] = 1
         ground = self._within_channel(hour, pharmacy, ground)
+        ground[self._sold_out(hour, rows)] = Ground.NONE
         closed = ~reach.open[pharmacy, hour]
         self.refusal[rows[closed]] = 3
         ground[closed] = Ground.NONE
@@ -256,6 +259,15 @@ class _Run:
         by_name: Flags = ~demand.numberless[rows] | (at == usual)
         return known & by_name
 
+    def _sold_out(self, hour: int, rows: Rows) -> Flags:
+        """Whether the shelf is empty: each medicine lasts its own time, evenly up to twice the mean."""
+        out: Flags = np.zeros(len(rows), np.bool_)
+        if self.reach.ordering_from <= hour < self.reach.ordering_until:
+            # Other digits of a uniform draw: as good as a draw of its own.
+            lasts = (self.demand.paper[rows] * 4096) % 1 * 2 * self.figures["stock_days"] * 24
+            out = hour - self.reach.ordering_from > lasts
+        return out
+
     # --- what bounds it ---------------------------------------------------------------------------------------
 
     def _within_staff(
@@ -286,6 +298,8 @@ class _Run:
         by_hand = ground == Ground.MANUAL
         if not by_hand.any():
             return ground
+        if not self.reach.telephone[hour]:
+            return np.where(by_hand, Ground.NONE, ground).astype(np.int8)
         most = np.floor(self.manual[:, hour // 24] + self.rounding[:, hour])
         left = most.copy()
         kept = np.zeros(len(rows), np.bool_)
@@ -339,8 +353,8 @@ def levels(reach: Reach, decisions: Decisions) -> npt.NDArray[np.uint8]:
     level = np.zeros(agency.shape, np.uint8)
     for hour in range(hours):
         silence = np.where(agency[:, hour], 0, silence + 1)
-        # Silent since the last hour's end: a whole hour has passed at the end of the first silent one.
-        level[:, hour] = table[np.maximum(silence - 1, 0)]
+        # Heard for the last time in the last hour in which it was reached.
+        level[:, hour] = table[silence]
     # Kept up after the outage, until what was recovered has been written anew or collected.
     level[:, reach.start :] = np.maximum(level[:, reach.start :], decisions.declared)
     return level

@@ -117,6 +117,7 @@ FIGURES: Mapping[str, Figure] = {
         0.25, 0.2, 0.35, "share", "Läkemedelsverket, apoteken", "Papper och telefon klarar så stor del av flödet",
         "Paper and telephone carry this share of the load",
     ),
+    "stock_days": _a(12, 5, 30, "days", "partihandeln, " + _SFA, "Dagar som ett läkemedel i genomsnitt räcker på hyllan", "Days that a medicine on the shelf lasts on average"),
     "triage_share": _a(0.6, 0.2, 1.0, "share", "Läkemedelsverket, apoteken", "Andel livsuppehållande som känns igen i kön till papper och telefon", "Share of life-sustaining rows recognised in the queue for paper and telephone"),
     "recovery_hours": _a(24, 2, 168, "h", _AGENCY, "Tid tills myndigheten förklarar en innehavare död", "Time until the agency declares a holder dead"),
     "capacity_headroom": _a(1.5, 1.35, 2.0, "×", _SFA, "Bemanning mot en medeltimme", "Staffing against a mean hour"),

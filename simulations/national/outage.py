@@ -48,6 +48,11 @@ class Reach:
     """The hour in which it lost its computers and with them its custody."""
     channel_bytes: npt.NDArray[np.float64]
     """Of each region and hour: bytes that its thin channel carries; infinite where links are good."""
+    telephone: Flags
+    """Of each hour: prescribers can be telephoned."""
+    ordering_from: int
+    """The hour from which nothing can be ordered, and the one in which it can again."""
+    ordering_until: int
     radio: Flags
     """The pharmacy is reached by radio only."""
     start: int
@@ -82,6 +87,7 @@ def make_reach(scenario: Scenario, figures: Figures, country: Country, *, radio:
         open=np.ones((size, hours), np.bool_), node=np.ones((size, hours), np.bool_),
         contested_from=np.full(size, NEVER, np.int16), lost_from=np.full(size, NEVER, np.int16),
         channel_bytes=np.full((regions, hours), np.inf), radio=np.zeros((size, hours), np.bool_),
+        telephone=np.ones(hours, np.bool_), ordering_from=NEVER, ordering_until=NEVER,
         start=start, end=end,
     )  # fmt: skip
     order = list(FaultKind)
@@ -107,6 +113,10 @@ def _apply(fault: Fault, reach: Reach, country: Country, chance: np.random.Gener
                 reach.island[country.region == region, when] = 1 + region
                 reach.hub[region, when] = reach.care[region, when] = 1 + region
             reach.agency[among, when] = False
+        case FaultKind.TELEPHONE_DOWN:
+            reach.telephone[when] = False
+        case FaultKind.ORDERING_DOWN:
+            reach.ordering_from, reach.ordering_until = when.start, when.stop
         case FaultKind.CARE_DOWN:
             reach.care[regions, when] = -1
         case FaultKind.PHARMACIES_ALONE:
