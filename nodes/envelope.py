@@ -5,8 +5,8 @@ sender and receiver, so that a letter can neither be turned round nor shown to a
 AES-256-GCM-SIV (RFC 8452) under a random nonce. A hub learns who writes to whom, when and how much; it can lose, repeat
 and delay letters and nothing else. What repeats must do no harm is the business of what stands inside.
 
-Whoever steals a node's key can read the letters to and from it, also older ones; what they carry is itself sealed under
-district keys, which that node held anyway.
+Whoever steals a node's key can read the letters to and from it, also older ones, and write to it in anybody's name; what they
+carry is itself sealed under district keys, which that node held anyway, and signed by who wrote it (docs/adr/0010).
 """
 
 from __future__ import annotations
