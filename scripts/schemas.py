@@ -71,7 +71,7 @@ def _one_line(schema: Any) -> Any:  # noqa: ANN401 - JSON
     if isinstance(schema, dict):
         return {
             key: " ".join(value.split())
-            if key == "description" and isinstance(value, str)
+            if key in {"description", "summary"} and isinstance(value, str)
             else _one_line(value)
             for key, value in schema.items()
         }
