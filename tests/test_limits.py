@@ -16,7 +16,7 @@ TABLE = dict(
 )
 MET_BY_PEERS = [
     "acquaintances", "bundle", "claims", "doubt", "envelope", "flow", "lines", "messages", "peer", "peering",
-    "reconciliation", "requests", "sending", "wire",
+    "promises", "reconciliation", "requests", "sending", "wire",
 ]  # fmt: skip
 NOT_LIMITS = {"nodes.requests.PAUSE_MAX_MS", "nodes.peer.BACK_OFF_MAX_MS"}
 """How long we wait ourselves."""
@@ -25,6 +25,9 @@ NOT_LIMITS = {"nodes.requests.PAUSE_MAX_MS", "nodes.peer.BACK_OFF_MAX_MS"}
 @pytest.mark.parametrize("module", MET_BY_PEERS)
 def test_every_limit_that_a_peer_can_meet_is_in_the_table(module: str) -> None:
     source = (ROOT / "nodes" / f"{module}.py").read_text(encoding="utf-8")
-    named = {f"nodes.{module}.{name}" for name in re.findall(r"^([A-Z][A-Z_]*_MAX(?:_MS)?) = ", source, re.MULTILINE)}
+    named = {
+        f"nodes.{module}.{name}"
+        for name in re.findall(r"^([A-Z][A-Z_]*_MAX(?:_MS)?) = ", source, re.MULTILINE)
+    }
     assert named - NOT_LIMITS <= TABLE.keys()
     assert importlib.import_module(f"nodes.{module}")
