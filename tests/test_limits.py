@@ -16,7 +16,7 @@ TABLE = dict(
 )
 MET_BY_PEERS = [
     "acquaintances", "bundle", "claims", "doubt", "envelope", "flow", "lines", "messages", "peer", "peering",
-    "promises", "reconciliation", "requests", "sending", "wire",
+    "promises", "reconciliation", "requests", "rounds", "sending", "wire",
 ]  # fmt: skip
 NOT_LIMITS = {"nodes.requests.PAUSE_MAX_MS", "nodes.peer.BACK_OFF_MAX_MS"}
 """How long we wait ourselves."""
