@@ -23,6 +23,7 @@ from ledger.events import (
 from ledger.facts import Causality, Fact
 from ledger.ids import DocumentId, Link, tagged_hash
 from ledger.supplies import Supply
+from ledger.surplus import FACTS_PER_AUTHOR_MAX, Surplus
 
 __all__ = ["Anomaly", "Resolution", "find_anomalies"]
 
@@ -73,6 +74,7 @@ def find_anomalies(
     conflicts: list[tuple[Link, ...]],
     over: frozenset[Link],
     void: Mapping[Link, str],
+    surplus: Iterable[Surplus],
 ) -> tuple[tuple[Anomaly, ...], tuple[tuple[bytes, Resolution], ...]]:
     """Every anomaly of a document, by id; and decisions on anomalies that are none of them."""
     finder = _Finder(document, causality)
@@ -89,6 +91,10 @@ def find_anomalies(
             finder.add("conflicting_correction", (supply.id, *supply.corrections), fill=supply.fill)
     for link, why in void.items():
         finder.add("void_event", (link,), detail=why)
+    for one in surplus:
+        # By the first of them: a flood that goes on does not open again what a human has seen.
+        detail = f"{len(one.facts)} facts of {one.author.hex()} beyond {FACTS_PER_AUTHOR_MAX}"
+        finder.add("too_many", (one.facts[0].id,), detail=detail)
     forked = {f.feed for f in facts if f.feed in causality.branches.forked_at}
     for feed in forked:
         since = causality.branches.forked_at[feed]

@@ -123,37 +123,46 @@ def with_past(facts: Iterable[Fact], heads: Iterable[Link]) -> frozenset[Link]:
 
 
 class Causality:
-    """Canonical order and causal pasts of a set of facts. Pasts are bit masks: one number a fact."""
+    """Canonical order and causal pasts of a set of facts. Pasts are bit masks: one number a fact.
 
-    def __init__(self, facts: Iterable[Fact], branches: Branches) -> None:
+    Facts *passed through* have no part in it but for what they knew: it stands before whatever builds on them.
+    """
+
+    def __init__(self, facts: Iterable[Fact], branches: Branches, passed: Iterable[Fact] = ()) -> None:
         self.facts: dict[Link, Fact] = {fact.id: fact for fact in facts}
         self.branches = branches
         self._previous: dict[Link, Link] = {}
-        edges = {link: {*fact.parents, *references(fact.event)} for link, fact in self.facts.items()}
-        self._add_feed_edges(edges)
-        self.order: list[Link] = topological(edges)
+        every = self.facts | {fact.id: fact for fact in passed if fact.id not in self.facts}
+        edges = {link: {*fact.parents, *references(fact.event)} for link, fact in every.items()}
+        self._add_feed_edges(every, edges)
+        order: list[Link] = topological(edges)
+        if len(order) < len(every):  # Hashes form no circle; a store's mistake must not stop the fold.
+            order += sorted(every.keys() - set(order))
+        self.order: list[Link] = [link for link in order if link in self.facts]
         """Ids in canonical order."""
-        if len(self.order) < len(
-            self.facts
-        ):  # Hashes form no circle; a store's mistake must not stop the fold.
-            self.order += sorted(self.facts.keys() - set(self.order))
         self.index: dict[Link, int] = {link: number for number, link in enumerate(self.order)}
         self._others: Collection[Fact] = ()
         self._union = 0
         self._past: list[int] = []
-        for link in self.order:
+        through: dict[Link, int] = {}
+        for link in order:
             mask = 0
             for before in edges[link]:
                 number = self.index.get(before)
-                if number is not None and number < len(self._past):
+                if number is None:
+                    mask |= through.get(before, 0)
+                elif number < len(self._past):
                     mask |= self._past[number] | 1 << number
-            self._past.append(mask)
+            if link in self.facts:
+                self._past.append(mask)
+            else:
+                through[link] = mask
         self._branch_pasts: dict[FeedId, tuple[int, dict[Link, int]]] = {}
 
-    def _add_feed_edges(self, edges: dict[Link, set[Link]]) -> None:
+    def _add_feed_edges(self, every: Mapping[Link, Fact], edges: dict[Link, set[Link]]) -> None:
         """Each fact after the one before it on its branch. The place of a detached one is not known yet."""
         places: dict[FeedId, dict[int, list[Fact]]] = {}
-        for fact in self.facts.values():
+        for fact in every.values():
             if not fact.detached:
                 places.setdefault(fact.feed, {}).setdefault(fact.branch, []).append(fact)
         for feed, held in places.items():
@@ -161,19 +170,29 @@ class Causality:
                 facts.sort(key=lambda f: (f.sequence, f.id))
             for branch, facts in held.items():
                 previous = self._before_branch(feed, branch, held)
+                taken = self._before_branch(feed, branch, held, among=self.facts)
                 for fact in facts:
                     if previous is not None:
                         edges[fact.id].add(previous.id)
-                        self._previous[fact.id] = previous.id
                     previous = fact
+                    if fact.id in self.facts:
+                        if taken is not None:
+                            self._previous[fact.id] = taken.id
+                        taken = fact
 
-    def _before_branch(self, feed: FeedId, branch: int, held: Mapping[int, list[Fact]]) -> Fact | None:
-        """The last fact that stands before the first of a branch, on the branches it grew from."""
+    def _before_branch(
+        self,
+        feed: FeedId,
+        branch: int,
+        held: Mapping[int, list[Fact]],
+        among: Mapping[Link, Fact] | None = None,
+    ) -> Fact | None:
+        """The last fact (among those named) before the first of a branch, on the branches it grew from."""
         for parent, parted in self.branches.grown_from(feed, branch):
             facts = held.get(parent, [])
-            place = bisect_left(facts, parted, key=lambda f: f.sequence)
-            if place:
-                return facts[place - 1]
+            for place in range(bisect_left(facts, parted, key=lambda f: f.sequence), 0, -1):
+                if among is None or facts[place - 1].id in among:
+                    return facts[place - 1]
         return None
 
     def in_order(self) -> list[Fact]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import structlog
+
 from ledger.acts import Acts
 from ledger.custody import bearer_public_key
 from ledger.errors import NotPermitted
@@ -22,6 +24,8 @@ from ledger.node import Receipt
 from ledger.placement import CustodyPlan, plan_moves
 
 __all__ = ["CustodyActs"]
+
+log = structlog.get_logger("rxledger")
 
 
 class CustodyActs(Acts):
@@ -117,8 +121,14 @@ class CustodyActs(Acts):
                         state.prescription, district=district, own=own, plan=plan, today=self.today(),
                         feed_of=self.node.feed_of, unread=state.unread,
                     )  # fmt: skip
-                    receipts += [
-                        self._write(document, CustodyTransferred, person, None, fills=move.fills, to=move.to)
-                        for move in moves
-                    ]
+                    for move in moves:
+                        try:
+                            receipts.append(
+                                self._write(
+                                    document, CustodyTransferred, person, None, fills=move.fills, to=move.to
+                                )
+                            )
+                        except NotPermitted:
+                            # No room on this one, which others may have seen to: the rest must not wait for it.
+                            log.warning("plan.refused", document=document.hex())
         return receipts

@@ -23,11 +23,12 @@ from ledger.errors import InvalidInput, NotPermitted, StoreDamaged
 from ledger.events import Event, encode_own
 from ledger.former import FormerCommands
 from ledger.identity import Certified, NodeKeys, NodeRole, Realm, verify_chain
-from ledger.ids import GOVERNANCE, DocumentId, FeedId, Link, NodeId, tagged_hash
+from ledger.ids import GOVERNANCE, DocumentId, FeedId, Link, NodeId, document_month, tagged_hash
 from ledger.keystore import Keystore, Unlock
 from ledger.reading import Reader
 from ledger.store import create_store, open_store
 from ledger.store.port import Store
+from ledger.surplus import OWN_FACTS_MAX, is_never_refused
 from ledger.vault import Keyring, open_local, seal_local
 from ledger.writing import Writer, Written
 
@@ -293,13 +294,15 @@ class Node:
         """Store one event of ours. `also` runs in the same transaction.
 
         Raises:
-            NotPermitted: a relay writes nothing.
+            NotPermitted: a relay writes nothing; or this node has written more on this prescription than counts.
             InvalidInput: a field of the event is out of bounds; every reader would call it void.
             StoreFull, StoreDamaged: nothing was written.
         """
         if self.identity.role is NodeRole.RELAY:
             raise NotPermitted("a relay stores and forwards; it writes no events")
         data = encode_own(event)
+        if document_month(document) and not is_never_refused(event):
+            self._check_room(document)
         if parents is None:
             parents = self.reader.heads(document)
         lane = type(event).lane if lane is None else lane
@@ -317,6 +320,19 @@ class Node:
             sequence=written.entry.sequence,
         )
         return Receipt(event.command, document, written.link)
+
+    def _check_room(self, document: DocumentId) -> None:
+        """Refuse an act that might be set aside as surplus: who is told that it was done must be able to rely on it."""
+        if self.store.entries_held(document) < OWN_FACTS_MAX:
+            return
+        own = sum(
+            self.reader.author(e.feed)[0].node == self.identity.node for e in self.store.entries_of(document)
+        )
+        if own >= OWN_FACTS_MAX:
+            raise NotPermitted(
+                f"this node has written {own} events on one prescription; no more are taken",
+                advice="cancel the prescription and issue it anew",
+            )
 
     def new_command(self) -> bytes:
         """A random command id, for a caller that will not repeat itself."""

@@ -30,7 +30,7 @@ from ledger.events import (
 from ledger.facts import Causality, Fact
 from ledger.ids import Link, NodeId
 
-__all__ = ["Balance", "FillBalance", "Supply", "balance", "gather_supplies"]
+__all__ = ["Balance", "FillBalance", "Supply", "balance", "gather_supplies", "happened_ms", "product_of"]
 
 
 class Supply(Struct, frozen=True, kw_only=True):
@@ -90,12 +90,13 @@ def _same(facts: list[Fact]) -> bool:
         isinstance(f.event, Dispensed)
         and isinstance(first, Dispensed)
         and (f.event.fill, f.event.quantity) == (first.fill, first.quantity)
-        and _product(f.event) == _product(first)
+        and product_of(f.event) == product_of(first)
         for f in facts
     )
 
 
-def _product(event: Dispensed) -> tuple[str, str] | None:
+def product_of(event: Dispensed) -> tuple[str, str] | None:
+    """System and code of the pack, if it was another than prescribed."""
     return None if event.product is None else (event.product.pack.system, event.product.pack.code)
 
 
@@ -140,7 +141,8 @@ def gather_supplies(
     return supplies, conflicts
 
 
-def _when(fact: Fact) -> int:
+def happened_ms(fact: Fact) -> int:
+    """When a supply was made, in milliseconds since 1970 UTC: as its author says, else when it was written."""
     happened = fact.event.happened if fact.event is not None else None
     return fact.stamp >> 16 if happened is None else happened
 
@@ -163,7 +165,7 @@ def _supply(
         id=first.id, ids=tuple(f.id for f in group), author=first.author, feed=first.feed, command=event.command,
         fill=event.fill, quantity=max(quantities, default=event.quantity),
         basis=event.basis if isinstance(event, Dispensed) else Basis.EMERGENCY,
-        standing=ranked[0] if ranked else None, at_ms=_when(first),
+        standing=ranked[0] if ranked else None, at_ms=happened_ms(first),
         reversed_by=min(taken_back, key=causality.index.__getitem__) if taken_back else None,
         corrections=tuple(f.id for f in changed), conflicting=len(quantities) > 1,
         linked=Link(event.supply) if isinstance(event, SupplyLinked) else None,

@@ -172,6 +172,10 @@ class Documents(Feeds):
         self._c.run(_UPDATE, _values(msgspec.structs.replace(row, bare=row.entries, dropped=True)))
         self._forget_documents()
 
+    def entries_held(self, document: DocumentId) -> int:
+        """How many entries of a document are held, in whatever district."""
+        return sum(row.entries for row in self._rows_of(document))
+
     def places(self, document: DocumentId) -> list[tuple[str, bytes]]:
         """Each district in whose feeds entries of a document are held, ascending, with a digest of which entries."""
         places = self._places.get(document)

@@ -174,6 +174,10 @@ class Store(Protocol):
         """Every entry of a document, checked; only those in feeds of one district if it is named."""
         ...
 
+    def entries_held(self, document: DocumentId) -> int:
+        """How many entries of a document are held, in whatever district; one lookup."""
+        ...
+
     def places(self, document: DocumentId) -> list[tuple[str, bytes]]:
         """Each district in whose feeds entries of a document are held, ascending, with a digest of which entries.
 

@@ -16,6 +16,7 @@ from ledger.ids import (
     district_document,
     paper_document,
 )
+from ledger.surplus import FACTS_PER_AUTHOR_MAX
 from ledger.vault import document_key, entry_key
 from scripts.vectors.craft import ISSUED, STOCKHOLM, World, right
 from scripts.vectors.shelf import Shelf
@@ -30,6 +31,7 @@ def folds(shelf: Shelf, world: World) -> None:
     """Write them."""
     _supplies(shelf, world)
     _custody(shelf, world)
+    _surplus(shelf, world)
 
 
 def _supplies(shelf: Shelf, world: World) -> None:
@@ -262,4 +264,40 @@ def _custody(shelf: Shelf, world: World) -> None:
         agency,
         anomalies=["contested_custody"],
         dispensed=100,
+    )
+
+
+def _surplus(shelf: Shelf, world: World) -> None:
+    """A pharmacy fills a document through two of its feeds: at the limit, and above it."""
+    s = Stage(world)
+    document, issued = s.issue()
+    again = world.feed("bjorken", incarnation=2, former=[FormerFeed(s.bjorken.id, 0, s.bjorken.genesis)])
+    half = FACTS_PER_AUTHOR_MAX // 2
+    for feed in (s.bjorken, again):
+        for _ in range(half):
+            s.act(e.AccessBlocked, feed, document, (issued,), purposes=("x",))
+    s.supply(s.eken, document, 1, CUSTODY, issued)
+    fold_vector(
+        shelf,
+        "as_many_as_count",
+        "One author wrote as many events as take part: nothing is set aside, and others act as ever.",
+        "R4 R15",
+        s,
+        again,
+        dispensed=100,
+        anomalies=[],
+    )
+    s.act(e.ConsentGiven, again, document, (issued,), purposes=("x",))
+    s.supply(again, document, 2, EMERGENCY, None, parents=(issued,), quantity=30)
+    s.supply(s.eken, document, 2, CUSTODY, issued, part=True, quantity=60)
+    fold_vector(
+        shelf,
+        "too_many",
+        "Two more: the last of each feed are set aside, with one anomaly. A supply counts, whoever made it.",
+        "R4 R9 R15",
+        s,
+        again,
+        dispensed=190,
+        over_supply=0,
+        anomalies=["too_many"],
     )
