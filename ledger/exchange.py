@@ -15,6 +15,7 @@ import msgspec
 import structlog
 from msgspec import Struct
 
+from ledger.census import Census
 from ledger.errors import LimitExceeded, NotAuthentic, OtherRealm, PeerFault
 from ledger.feed import (
     Entry,
@@ -66,8 +67,7 @@ class Exchange:
         self._node = node
         self._digests: dict[str, tuple[tuple[tuple[bytes, ...], list[Link]], bytes]] = {}
         """District → what its digest was made of, and the digest."""
-        self._authors: tuple[int, dict[NodeId, FeedId]] | None = None
-        """Node → its newest feed, as of a state of the store: strangers ask by the hundred."""
+        self._census = Census(node.store)
 
     @property
     def realm(self) -> RealmId:
@@ -108,11 +108,7 @@ class Exchange:
     def certified(self, node: NodeId) -> Certified | None:
         """The certificates of a node, if a feed of its is held: the newest opening's."""
         with self._node.lock:
-            changes = self._node.store.district_changes()
-            if self._authors is None or self._authors[0] != changes:
-                rows = sorted(self._node.store.feeds(), key=lambda r: (r.incarnation, r.feed))
-                self._authors = changes, {row.author: row.feed for row in rows}
-            feed = self._authors[1].get(node)
+            feed = self._census.newest(node)
             return None if feed is None else self._node.reader.author(feed)[0]
 
     def mark(self) -> int:
@@ -201,12 +197,12 @@ class Exchange:
                     raise OtherRealm("a feed's opening is of another realm")
                 certified = verify_chain(node.realm, opening.certificates)
                 verify_opening_signature(signed, certified.public_key)
-                theirs = [r for r in node.store.feeds(opening.district) if r.author == certified.node]
-                of_node = sum(row.author == certified.node for row in node.store.feeds())
-                if of_node >= FEEDS_PER_NODE_MAX or len(theirs) >= FEEDS_PER_NODE_AND_DISTRICT_MAX:
+                of_node, in_district = self._census.opened(certified.node, opening.district)
+                if of_node >= FEEDS_PER_NODE_MAX or in_district >= FEEDS_PER_NODE_AND_DISTRICT_MAX:
                     raise LimitExceeded("a node has opened too many feeds")
                 with node.transaction():
                     node.store.add_feed(feed, signed, opening.district, certified.node, opening.incarnation)
+                self._census.add(certified.node, opening.district, opening.incarnation, feed)
                 new += 1
         return new
 

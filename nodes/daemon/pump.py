@@ -218,7 +218,7 @@ class Pump:
         for some in _together(batch):
             try:
                 # What answers them is made after the transaction, so nobody is told before it is durable (R1).
-                with node.lock, node.transaction() if len(some) > 1 else nullcontext():
+                with node.lock, node.transaction() if len(some[0].payload) >= LARGE_BYTES else nullcontext():
                     for received in some:
                         self._take(received, now_ms)
             except StoreFull:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.daemon.pump import LARGE_BYTES, TOGETHER_BYTES_MAX, _Received, _together
+from nodes.daemon.inflow import Received
+from nodes.daemon.pump import LARGE_BYTES, TOGETHER_BYTES_MAX, _together
 
 SIZES = st.one_of(
     st.sampled_from([1, LARGE_BYTES - 1, LARGE_BYTES, 64 * 1024, 128 * 1024]), st.integers(1, 128 * 1024)
@@ -16,7 +17,7 @@ SIZES = st.one_of(
 def test_large_messages_that_follow_each_other_are_taken_together_in_order_and_within_bounds(
     sizes: list[int],
 ) -> None:
-    batch = [_Received("hub", str(number), bytes(size)) for number, size in enumerate(sizes)]
+    batch = [Received("hub", str(number), bytes(size)) for number, size in enumerate(sizes)]
     groups = list(_together(batch))
     assert [received for group in groups for received in group] == batch
     for group in groups:
@@ -26,5 +27,5 @@ def test_large_messages_that_follow_each_other_are_taken_together_in_order_and_w
 
 
 def test_four_pieces_of_catching_up_are_made_durable_at_once() -> None:
-    batch = [_Received("hub", "to", bytes(64 * 1024 - 200)) for _ in range(8)]
+    batch = [Received("hub", "to", bytes(64 * 1024 - 200)) for _ in range(8)]
     assert [len(group) for group in _together(batch)] == [4, 4]
