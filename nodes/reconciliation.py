@@ -42,7 +42,7 @@ from nodes.messages import (
 )
 from nodes.ports import Heads, Replica
 from nodes.promises import Voice
-from nodes.sending import PART_BYTES, Sending
+from nodes.sending import PART_BYTES, UNHELD, Sending
 
 __all__ = [
     "BUCKETED_FEEDS",
@@ -71,8 +71,6 @@ REFUSALS_MAX = 8
 """Refusals sent in one round: two sides that cannot read each other must not go on refusing for ever."""
 
 
-_NOTHING: Heads = ((0, Link(bytes(32))),)
-"""The end of a feed of which nothing is held."""
 BUCKETED_FEEDS = 128
 """Feeds of a district from which on buckets are compared before frontiers: 8 kB of frontier against 1 kB of digests."""
 
@@ -319,7 +317,7 @@ class Session:
         coming = {} if self._promises is None else self._promises.by_others(district)
         told = dict(held)
         for feed, end in coming.items():
-            ours = held.get(feed, _NOTHING)
+            ours = held.get(feed, UNHELD)
             if len(ours) == 1 and ours[0][0] < end[0]:
                 told[feed] = (*ours, end)
                 self.awaited = True

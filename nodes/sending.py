@@ -25,10 +25,12 @@ from nodes.messages import (
 )
 from nodes.ports import CHUNK_BYTES, Heads, Replica, entry_bytes, lacks, run_bytes
 
-__all__ = ["PART_BYTES", "URGENT_PER_FEED_MAX", "Sending"]
+__all__ = ["PART_BYTES", "UNHELD", "URGENT_PER_FEED_MAX", "Sending"]
 
 PART_BYTES = 64 * 1024
 """Where a message is closed: the store cuts runs at half of it, so that one of ours stays below half the limit."""
+UNHELD: Heads = ((0, Link(bytes(32))),)
+"""What is said to be held of a feed of which nothing is, before what is on its way."""
 URGENT_PER_FEED_MAX = 64
 """Entries of one feed that travel ahead of it in one round: a pharmacy's busy hour; the feed itself follows."""
 URGENT_FEEDS_MAX = 256
@@ -63,7 +65,12 @@ class Sending:
         if any(len(heads) > 1 for heads in ours.values()):
             self._add(_PROOFS, self._proofs(ours, known))
         self._add(_AHEAD, self._ahead(district, ours.keys(), introduced, detached))
-        lacking = [feed for feed in ours if lacks(known.get(feed, ()), ours[feed])]
+        lacking = [
+            feed
+            for feed in ours
+            # Of a feed that only begins to come from somebody else, the peer could take in nothing beyond.
+            if known.get(feed, ())[:1] != UNHELD and lacks(known.get(feed, ()), ours[feed])
+        ]
         if not lacking:
             return
         urgent = set[FeedId]()
