@@ -7,13 +7,9 @@ happens, no process is left, and no file unless a directory was named.
 
 from __future__ import annotations
 
-import signal
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
 
 from ledger.errors import RxLedgerError
 from nodes.cli.output import Output, hexed
@@ -21,7 +17,7 @@ from nodes.demo import Story, StoryFailed
 from nodes.demo_nats_after import after
 from nodes.demo_nats_before import before
 from nodes.demo_nats_outage import outage
-from nodes.demo_nats_processes import Overdue
+from nodes.demo_nats_processes import Overdue, stopped_by_signals
 from nodes.demo_nats_tale import Tale
 from nodes.demo_nats_world import NatsWorld
 
@@ -38,7 +34,7 @@ def run_demo_nats(output: Output, *, directory: Path | None, seed: int) -> int:
     """
     started = time.perf_counter()
     story = Story(output)
-    with _stopped_by_signal(), tempfile.TemporaryDirectory(prefix="rxledger-nats-") as temporary:
+    with stopped_by_signals() as stopping, tempfile.TemporaryDirectory(prefix="rxledger-nats-") as temporary:
         try:
             with NatsWorld((directory or Path(temporary)).resolve(), seed) as world:
                 tale = Tale(story, world)
@@ -49,6 +45,8 @@ def run_demo_nats(output: Output, *, directory: Path | None, seed: int) -> int:
             output.error("story", f"a step did not end as it must: {error}")
             return 1
         except RxLedgerError as error:
+            if stopping.is_set():
+                raise KeyboardInterrupt from error  # Ctrl-C reaches servers and daemons, too.
             output.error(error.code, f"a step did not end as it must: {error.message}", error.advice)
             return 1
     seconds = time.perf_counter() - started
@@ -57,20 +55,3 @@ def run_demo_nats(output: Output, *, directory: Path | None, seed: int) -> int:
         f"\nDone in {seconds:.1f} s, on real servers and processes; none of them is left.",
     )
     return 0
-
-
-@contextmanager
-def _stopped_by_signal() -> Iterator[None]:
-    """Let SIGTERM do what Ctrl-C does: unwind, so that everything is put away."""
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    with suppress(ValueError):  # Not the main thread: whose signals are not ours.
-        former = signal.signal(signal.SIGTERM, stop)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTERM, former)
-        return
-    yield

@@ -17,11 +17,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["Cable", "DaemonProcess", "Overdue", "until"]
+__all__ = ["Cable", "DaemonProcess", "Overdue", "stopped_by_signals", "until"]
 
 LOOK_SECONDS = 0.02
 """Between two looks at a condition that nothing announces."""
@@ -42,6 +42,32 @@ class Overdue(Exception):
     """A condition did not come about within its time; the message says which."""
 
 
+_stopping = threading.Event()
+"""Set by a signal. Signals are the process's, and so is this."""
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[threading.Event]:
+    """Let SIGINT and SIGTERM end what waits in `until`; gives what says whether one came.
+
+    No exception out of a signal's handler: one that strikes while a process is being made, or in a destructor, is lost,
+    and one that strikes while things are put away leaves the rest of them lying about.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield _stopping  # Signals are the main thread's.
+        return
+    former = {
+        number: signal.signal(number, lambda *_: _stopping.set())
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield _stopping
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+        _stopping.clear()
+
+
 def until(condition: Callable[[], bool], what: str, seconds: float, look_s: float = LOOK_SECONDS) -> float:
     """Wait for a condition; returns the seconds that it took.
 
@@ -53,13 +79,17 @@ def until(condition: Callable[[], bool], what: str, seconds: float, look_s: floa
 
     Raises:
         Overdue: it did not come about in time.
+        KeyboardInterrupt: a signal came (`stopped_by_signals`).
     """
     started = time.monotonic()
-    while not condition():
+    while True:
+        if _stopping.is_set():
+            raise KeyboardInterrupt
+        if condition():
+            return time.monotonic() - started
         if time.monotonic() - started > seconds:
             raise Overdue(f"{what}: not within {seconds:.0f} s")
         time.sleep(look_s)
-    return time.monotonic() - started
 
 
 class DaemonProcess:
