@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import socket
@@ -20,6 +19,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from nodes.nats.server import die_with
 
 __all__ = ["Cable", "DaemonProcess", "Overdue", "stopped_by_signals", "until"]
 
@@ -35,7 +36,6 @@ CALLS_MAX = 8
 """Connections that wait to be taken by a cable: one hub dials."""
 _COMMAND = "from nodes.cli import main; raise SystemExit(main())"
 """The command `rxledger` by this Python, whether or not its directory of programs is on the path."""
-_PR_SET_PDEATHSIG = 1
 
 
 class Overdue(Exception):
@@ -111,7 +111,7 @@ class DaemonProcess:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 (our own arguments)
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                preexec_fn=_die_with(os.getpid()),  # noqa: PLW1509 (one prctl; nothing is allocated or locked)
+                preexec_fn=die_with(os.getpid()),  # noqa: PLW1509 (one prctl; nothing is allocated or locked)
             )  # fmt: skip
 
     def terminate(self) -> None:
@@ -237,17 +237,3 @@ class Cable:
         source.close()
         with self._lock:
             self._ends.discard(source)
-
-
-def _die_with(parent: int) -> Callable[[], None] | None:
-    """What the child runs before it becomes the daemon: end when the thread that started it ends (Linux)."""
-    if not sys.platform.startswith("linux"):
-        return None
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-
-    def bind() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)  # It ended before we asked.
-
-    return bind

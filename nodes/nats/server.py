@@ -32,7 +32,7 @@ from msgspec import Struct
 
 from ledger.errors import CommandRefused, InvalidInput, NotFound
 
-__all__ = ["LocalServer", "ServerFailed", "check_config", "find_server", "free_ports"]
+__all__ = ["LocalServer", "ServerFailed", "check_config", "die_with", "find_server", "free_ports"]
 
 START_SECONDS = 20.0
 """Usual is 10 ms; 15,000 users need half a second; a loaded machine with a cold disk some more."""
@@ -262,7 +262,7 @@ class LocalServer:
         with (self.directory / LOG_FILE).open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 (our own arguments)
                 command, cwd=self.directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                preexec_fn=_die_with(os.getpid()),  # noqa: PLW1509 (one prctl; nothing is allocated or locked)
+                preexec_fn=die_with(os.getpid()),  # noqa: PLW1509 (one prctl; nothing is allocated or locked)
             )  # fmt: skip
         try:
             self._wait_until(self._read_ports, START_SECONDS, "start")
@@ -345,8 +345,8 @@ class LocalServer:
         )
 
 
-def _die_with(parent: int) -> Callable[[], None] | None:
-    """What the child runs before it becomes the server: end when the thread that started it ends (Linux)."""
+def die_with(parent: int) -> Callable[[], None] | None:
+    """What a child runs before it becomes a server or daemon: end when the thread that started it ends (Linux)."""
     if not sys.platform.startswith("linux"):
         return None
     prctl = ctypes.CDLL(None, use_errno=True).prctl
