@@ -24,6 +24,8 @@ PEERS_MAX = 2048
 """Peers remembered, the latest heard: the agency hears 1,400 pharmacies; some 10 kB each."""
 PARTNERS = 3
 """Peers of one's own districts with whom rounds are kept up beside those configured: rumour reaches all in a few steps."""
+ASKED_OF_CROWD = 8
+"""Beside partners, of all that seem to hold something else, between one sign of life and the next."""
 HUB_PARTNERS = 2
 """The same, of those that serve every district: the agency and relays."""
 ABSENT_AFTER = 3
@@ -213,6 +215,17 @@ class Acquaintances:
         # Those that serve all are asked by everybody; of themselves they ask only their like.
         near = [] if self.serves_all else [peer for peer in present if peer.role not in _SERVE_ALL]
         return list(dict.fromkeys([*configured, *hubs[:HUB_PARTNERS], *near[:PARTNERS]]))
+
+    def is_asked(self, peer: Peer, now_ms: int) -> bool:
+        """Whether to ask a peer at once that seems to hold something else: in a crowd partners, and few others by chance.
+
+        After an outage all 140 of a large city do. Each asking all others would be twenty thousand rounds; what chance
+        leaves out today it finds a sign of life later, and partners alone might be an island.
+        """
+        present = len(self.present(now_ms))
+        if self.serves_all or present <= ASKED_OF_CROWD or peer in self.chosen(now_ms):
+            return True
+        return self._random.random() < ASKED_OF_CROWD / present
 
     def way(self, peer: Peer) -> str | None:
         """The link to reach a peer by: where it was last heard, else, after a failure, the next that is up."""

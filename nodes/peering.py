@@ -289,6 +289,7 @@ class Peering:
                 differs
                 and not peer.busy
                 and (peer.next_ms is None or peer.next_ms > now_ms + ROUND_WITHIN_MS)
+                and self.peers.is_asked(peer, now_ms)
             ):
                 self._rounds.soon(peer, now_ms, self._spread_ms(ROUND_WITHIN_MS))
 
