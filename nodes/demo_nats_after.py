@@ -236,7 +236,7 @@ def _stolen(tale: Tale) -> None:
     )
     story.tell(
         LINDEN, f"in the hands of a thief, claims a fill of {EKEN}",
-        f"{told.code}: {EKEN} gives no answer, {refused} letters refused as of one revoked", refusals=refused,
+        f"{told.code}: {EKEN} gives no answer; letters refused as of one revoked: {refused}", refusals=refused,
     )  # fmt: skip
     connected = world.connections(SOUTH)
     kicked = _shut_out(tale)

@@ -160,7 +160,6 @@ class Cable:
         self._listener: socket.socket | None = None
         self._ends: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
-        self.carried_bytes = 0
         self.mend()
 
     def mend(self) -> None:
@@ -229,7 +228,6 @@ class Cable:
         with suppress(OSError):
             while data := source.recv(CHUNK_BYTES):
                 destination.sendall(data)
-                self.carried_bytes += len(data)
         for end in (source, destination):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)

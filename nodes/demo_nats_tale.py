@@ -124,12 +124,10 @@ class Tale:
         """The nodes that hold a district, relays included."""
         return [site for site in self.world.sites.values() if site.district in (district, "")]
 
-    def is_converged(self, sites: Iterable[NatsSite] | None = None) -> bool:
+    def is_converged(self) -> bool:
         """Whether all who hold a district hold the same of it and of governance."""
-        among = list(self.world.sites.values() if sites is None else sites)
         return all(
-            len({site.entries([GOVERNANCE, district]) for site in self.readers(district) if site in among})
-            <= 1
+            len({site.entries([GOVERNANCE, district]) for site in self.readers(district)}) == 1
             for district in (STOCKHOLM, UPPSALA)
         )
 

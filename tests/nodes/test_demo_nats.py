@@ -24,7 +24,7 @@ STEPS = (
     "permit-with-risk", "no emergency supply of the class controlled", "policy permits it from level crisis",
     "registers a prescription by telephone", "all 3 acknowledged are there", "never up at once",
     "all hold the same", "1 lookup logged at the agency", "claims fill 1 from Apotek Eken and dispenses it",
-    "refused as of one revoked", "is off its hub", "what they write is not there",
+    "letters refused as of one revoked", "is off its hub", "what they write is not there",
 )  # fmt: skip
 
 
