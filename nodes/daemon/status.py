@@ -345,17 +345,18 @@ def _readiness_lines(ready: Readiness) -> Iterator[str]:
 def _peer_line(peer: PeerStatus, at_ms: int) -> str:
     parts = [f"heard {_ago(peer.heard_ms, at_ms)}" + (f" over {peer.link}" if peer.link else "")]
     parts.append("in step" if peer.in_step else "not in step" if peer.in_step is not None else "not compared")
+    # What it lacks is counted from when both last held the same: it may have got some of it since, told at once.
     for who, lacks in (("it lacks", peer.they_lack), ("we lack", peer.we_lack)):
         if lacks is None:
             parts.append(f"{who} unknown")
         elif lacks.total:
-            parts.append(f"{who} {lacks.stop}+{lacks.supplies}+{lacks.rest}")
+            parts.append(f"{who} at most {lacks.stop}+{lacks.supplies}+{lacks.rest}")
     unsent = peer.oldest_unsent_ms
     if unsent is not None and unsent.oldest:
         told = (
             f"lane {lane} {_ago(at, at_ms)}" for lane, at in zip(LANES, _lanes(unsent), strict=True) if at
         )
-        parts.append("oldest unsent: " + ", ".join(told))
+        parts.append("oldest not known to be there: " + ", ".join(told))
     if peer.refused:
         parts.append(f"{peer.refused} refused ({peer.last_refusal})")
     name = f" {peer.name} ({peer.role})" if peer.name else ""
