@@ -15,13 +15,13 @@ from ledger.feed import Entry, Opening, Run, feed_id, genesis_link, run_links, s
 __all__ = ["FEEDS", "fill_large", "fill_wide"]
 
 FEEDS = 200
-RUN = 500
+RUN = 400
 FEEDS_PER_AUTHOR = 250
 """A node may have 256 in one district."""
 
 
 def fill_large(large: Ledger | Sequence[Ledger], realm: SmallRealm, count: int) -> float:
-    """Import `count` entries in runs of 500, of 200 feeds, into one or several; returns the seconds that importing took.
+    """Import `count` entries in runs of 400, of 200 feeds, into one or several; returns the seconds that importing took.
 
     The sealed bytes are random (a relay reads nothing); links and signatures are real.
     """
