@@ -218,6 +218,10 @@ class Connection:
             with suppress(sqlite3.Error):
                 self._db.execute("COMMIT")
 
+    def changes(self) -> int:
+        """Rows that this connection has changed: what was read is still so while this stands still and nobody else writes."""
+        return self._db.total_changes
+
     @property
     def in_transaction(self) -> bool:
         """Whether a transaction of ours is open."""

@@ -46,13 +46,19 @@ class Entries(Documents):
     """The part of the SQLite store that reads entries."""
 
     realm: RealmId
+    _detached_known: tuple[int, list[tuple[str, Link]]] | None = None
+    """Count of changes → district and link of every detached entry, sorted: every digest of a district asks."""
 
     def detached_links(self, district: str) -> list[Link]:
         """Links of detached entries, sorted."""
-        with self._reading():
-            rows = self._c.all(f"{JOINED} WHERE e.branch<0")
-            held = [self.joined(row)[1] for row in rows]
-            return sorted(entry.link for entry in held if self._district_of(entry.feed) == district)
+        known = self._detached_known
+        if known is None or not self._c.writable or known[0] != self._c.changes():
+            with self._reading():
+                rows = self._c.all(f"{JOINED} WHERE e.branch<0")
+                held = [self.joined(row)[1] for row in rows]
+                found = sorted((self._district_of(entry.feed), entry.link) for entry in held)
+            known = self._detached_known = self._c.changes(), found
+        return [link for of, link in known[1] if of == district]
 
     def urgent_after(self, feed: FeedId, sequence: int, lane: int, limit: int) -> list[StoredEntry]:
         """Signed entries of an unforked feed after a sequence, up to a lane, the most urgent first."""

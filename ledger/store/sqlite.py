@@ -92,6 +92,7 @@ class SQLiteStore(Entries):
             self._rows.clear()
             self._ends_known.clear()
             self._digests.clear()
+            self._detached_known = None
             self._changes += 1
             raise
 
