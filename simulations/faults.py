@@ -194,6 +194,17 @@ def _kill(world: World, random: Random) -> None:
     _come_back(world, machine, random)
 
 
+def _power_cut(world: World, random: Random) -> None:
+    """D3: the power fails; what was not synced is lost, torn or rubbish."""
+    machine = _some(world, random)
+    if machine is None:
+        return
+    world.kill(machine, random)
+    world.hits["D3 power cut"] += 1
+    world.tell(machine.name, "power-cut", "dark")
+    _come_back(world, machine, random)
+
+
 def _come_back(world: World, machine: Machine, random: Random) -> None:
     def back(w: World) -> None:
         if w.machines.get(machine.name) is machine and not machine.up:
@@ -228,7 +239,9 @@ def _kill_in_write(world: World, random: Random) -> None:
         world.commands = [c for c in world.commands if c[2] in world.acknowledged]
         world.hits["D1 killed in mid-write"] += 1
         world.tell(machine.name, "kill-in-write", "dead")
-        machine.kill()
+        cut = random.random() < 0.5
+        world.hits["D2 torn write"] += cut
+        machine.kill(random if cut else None)
         world.network.forget(machine.name)
         _come_back(world, machine, random)
 
@@ -555,6 +568,7 @@ def _epoch(world: World, random: Random) -> None:
 _FAULTS: dict[str, Callable[[World, Random], None]] = {
     "cut": _cut, "one-way-cut": _one_way_cut, "isolate": _isolate, "swizzle": _swizzle, "heal": _heal, "flap": _flap,
     "bus-down": _bus_down, "bus-up": _bus_up, "quality": _quality, "calm": _calm, "thin": _thin, "kill": _kill,
+    "power-cut": _power_cut,
     "kill-in-write": _kill_in_write, "kill-in-recovery": _kill_in_recovery, "pause": _pause, "backup": _backup,
     "restore": _restore, "snapshot": _snapshot, "roll-back": _roll_back, "twin": _twin, "clock-step": _clock_step,
     "clock-back": _clock_back, "clock-drift": _clock_drift, "clock-right": _clock_right, "disk-full": _disk_full,

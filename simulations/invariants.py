@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from random import Random
 
 from ledger import Ledger
 from ledger.errors import RxLedgerError
 from ledger.ids import GOVERNANCE, DocumentId
-from simulations.machines import Machine, links_of, template
+from simulations.machines import Machine, template
+from simulations.replica import check_replayed
 from simulations.world import Acknowledged, Finding, World
 
 __all__ = ["check_core", "in_step"]
@@ -33,26 +35,79 @@ def check_core(world: World, core: Sequence[Machine]) -> None:
         Finding: the first that does not hold.
     """
     held: dict[str, set[bytes]] = {}
+    by_district: dict[str, dict[str, set[bytes]]] = {}
     for machine in core:
         ledger = _ledger(machine)
         try:
             ledger.inquiry.index_arrivals()
-            held[machine.name] = links_of(ledger)
+            of = by_district[machine.name] = _entries(machine)
+            held[machine.name] = {link for links in of.values() for link in links}
         except RxLedgerError as error:
             if not machine.damaged:
                 raise Finding(f"A12: the store of {machine.name} does not verify: {error.code}") from error
             held[machine.name] = set()
+    _same_entries(by_district)
     _nothing_invented(world, held)
+    _nothing_after_revocation(world, core)
     _nothing_lost(world, core, held)
     _same_states(world, core)
     for machine in core:
         _balanced(world, machine, held[machine.name])
+    _replayed(world, core)
     world.note(b"".join(sorted(_ledger(m).inquiry.frontier_digest() for m in core)))
 
 
 def _ledger(machine: Machine) -> Ledger:
     assert machine.ledger is not None
     return machine.ledger
+
+
+def _entries(machine: Machine) -> dict[str, set[bytes]]:
+    """District → link of every entry held, checked one by one; A5 and A10 on the way."""
+    node = _ledger(machine).node
+    found: dict[str, set[bytes]] = {}
+    last: tuple[bytes, int] = (b"", 0)
+    stamp = 0
+    with node.lock:
+        districts = {row.feed: row.district for row in node.store.feeds()}
+        for stored in node.store.verify():
+            found.setdefault(districts[stored.feed], set()).add(stored.link)
+            if (stored.feed, stored.branch) == last and stored.stamp <= stamp:
+                raise Finding(f"A10: time stands still in a feed that {machine.name} holds")
+            last, stamp = (stored.feed, stored.branch), stored.stamp
+    return found
+
+
+def _same_entries(by_district: dict[str, dict[str, set[bytes]]]) -> None:
+    """E1, by the entries themselves: digests of the code under test said that it holds."""
+    seen: dict[str, tuple[str, set[bytes]]] = {}
+    for name, districts in by_district.items():
+        for district, links in districts.items():
+            first, other = seen.setdefault(district, (name, links))
+            if other != links:
+                raise Finding(
+                    f"E1: {first} and {name} say that they hold the same of {district}, and lack {len(other ^ links)} entries"
+                )
+
+
+def _nothing_after_revocation(world: World, core: Sequence[Machine]) -> None:
+    """A11: whoever agrees on the entries agrees on who is revoked, and the agency's word reached all."""
+    for machine in core:
+        view = _ledger(machine).node.reader.governance()
+        for kind in world.revoked:
+            told = {"agency"} & {m.name for m in core}
+            if told and not machine.damaged and view.revocation(template().nodes[kind]) is None:
+                agency = world.machines["agency"]
+                if not (agency.rolled_back or agency.damaged):
+                    raise Finding(f"A11: {machine.name} does not know that {kind} is revoked")
+
+
+def _replayed(world: World, core: Sequence[Machine]) -> None:
+    """A6, A7: one of them, all over again in another order."""
+    random = Random(f"replay {world.plan.seed}")
+    able = [m for m in core if not m.damaged]
+    if able:
+        world.hits["A6 replayed in another order"] += check_replayed(random.choice(able), world.home, random)
 
 
 def _nothing_invented(world: World, held: dict[str, set[bytes]]) -> None:

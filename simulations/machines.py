@@ -24,12 +24,15 @@ from nodes.inprocess import synchronise
 from nodes.lines import LinkSettings
 from nodes.peering import Peering
 from simulations.clocks import SimClock
+from simulations.disks import lose_unsynced
 
 __all__ = ["DISTRICTS", "EPOCH_MS", "ROSTER", "Machine", "Template", "template"]
 
 EPOCH_MS = 1_795_500_000_000
 """When every simulation begins: a day in 2026."""
 DISTRICTS = ("SE-AB-0180", "SE-C-0380")
+SYNCED_AT_COMMIT = 2
+"""`PRAGMA synchronous` from which on SQLite syncs its log at every commit; below, at checkpoints at most."""
 OPERATOR = Person(Coded(LICENCE_CODE, "000000"), PersonRole.OPERATOR)
 
 _AB, _C = DISTRICTS
@@ -141,6 +144,8 @@ class Machine:
         self.lives = 0
         self.ledger: Ledger | None = None
         self.peering: Peering | None = None
+        self.listening: tuple[str, ...] = ()
+        """Subjects: each as it is, or all that differ in the last word only (`*`)."""
         self.broken = ""
         """Why it does not come up again: the code of the error that opening its store ended in."""
         self.frozen: Path | None = None
@@ -189,16 +194,28 @@ class Machine:
         self.ledger.node.on_written.append(self.peering.written)
         return True
 
-    def kill(self) -> None:
-        """The process is gone, in the midst of whatever it did: what lies on the disk is what it had written."""
+    def kill(self, power_cut: Random | None = None) -> None:
+        """The process is gone, in the midst of whatever it did: what lies on the disk is what it had written.
+
+        Args:
+            power_cut: given, what was not synced is lost, torn or rubbish too (`simulations.disks`).
+        """
         if self.ledger is None:
             return
         left = self.frozen or self._copied(self._home / f"{self.name}-{self.lives}")
+        if power_cut is not None:
+            lose_unsynced(left / STORE_FILE, synced=self._syncs(), random=power_cut)
         self.frozen = None
         self.ledger.close()
         self.ledger = self.peering = None
         shutil.rmtree(self.directory)
         self.directory = left
+
+    def _syncs(self) -> bool:
+        """Whether the process had each transaction synced before it said that it was durable: what it told SQLite."""
+        assert self.ledger is not None
+        database = self.ledger.node.store._c._db  # type: ignore[attr-defined]
+        return bool(database.execute("PRAGMA synchronous").fetchone()[0] >= SYNCED_AT_COMMIT)
 
     def _copied(self, to: Path) -> Path:
         """The disk as it is now."""

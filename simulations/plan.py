@@ -24,7 +24,7 @@ ACTS = (
 """What people do, as often as it stands here."""
 FAULTS = (
     "cut", "one-way-cut", "isolate", "swizzle", "heal", "heal", "flap", "bus-down", "bus-up", "quality", "calm", "thin",
-    "kill", "kill", "kill-in-write", "kill-in-recovery", "pause", "backup", "restore", "snapshot", "roll-back", "twin",
+    "kill", "power-cut", "kill-in-write", "kill-in-write", "kill-in-recovery", "pause", "backup", "restore", "snapshot", "roll-back", "twin",
     "clock-step", "clock-back", "clock-drift", "clock-right", "disk-full", "disk-room", "flip-at-rest", "truncate",
     "garbage", "garbage", "forged-letter", "forged-live", "forged-here", "stranger", "newer-version", "revoke", "recover",
     "declare", "epoch",
@@ -67,7 +67,7 @@ def draw_plan(seed: int, *, acts: int = 60, days: float | None = None) -> Plan:
         machines += ["vc-b", "ap-4", "ap-5"][: random.randint(2, 3)]
     if random.random() < 0.4:
         machines.append("relay")
-    length = int((days or random.choice([0.05, 0.2, 1, 7])) * 86_400_000)
+    length = int((days or random.choice([0.02, 0.05, 0.05, 0.2, 0.2, 1, 7])) * 86_400_000)
     # Nothing goes wrong in one run of ten: what fails there fails without help.
     enabled = [] if random.random() < 0.1 else [k for k in dict.fromkeys(FAULTS) if random.random() < 0.4]
     steps = [Step(random.randrange(length), random.choice(ACTS), random.getrandbits(48)) for _ in range(acts)]

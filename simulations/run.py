@@ -22,6 +22,7 @@ from simulations.invariants import check_core, in_step
 from simulations.machines import EPOCH_MS, Machine, scratch
 from simulations.network import Quality
 from simulations.plan import ACTS, Plan
+from simulations.signatures import remembered_signatures
 from simulations.world import Finding, World
 
 __all__ = ["Result", "run_plan"]
@@ -53,9 +54,10 @@ def run_plan(plan: Plan, *, keep_lines: bool = False) -> Result:
     finding = ""
     world: World | None = None
     try:
-        world = World(plan, directory)
-        _safety(world, plan)
-        _liveness(world, plan)
+        with remembered_signatures():
+            world = World(plan, directory)
+            _safety(world, plan)
+            _liveness(world, plan)
     except Finding as error:
         finding = str(error)
     except RxLedgerError as error:

@@ -21,14 +21,13 @@ from ledger.ids import DocumentId, FeedId, Link
 from ledger.node import Node
 from ledger.writing import Written
 from nodes.acquaintances import PeeringSettings
-from nodes.peering import Peering
 from simulations.machines import DISTRICTS, EPOCH_MS, Machine
 from simulations.network import Network
 from simulations.plan import Plan
 
 __all__ = ["Acknowledged", "Finding", "World"]
 
-SIGNS = 150
+SIGNS = 60
 """Signs of life of each machine in a run, however long: seldom enough that a week is quickly told."""
 SIGN_MS_MIN = 60_000
 BUSES = ("hub", "site")
@@ -58,7 +57,7 @@ class World:
     """What there is, and what happens next."""
 
     def __init__(self, plan: Plan, directory: Path) -> None:
-        self.plan, self._directory = plan, directory
+        self.plan, self.home = plan, directory
         self.now = EPOCH_MS
         sign_ms = max(SIGN_MS_MIN, plan.length_ms // SIGNS)
         self.settings = PeeringSettings(
@@ -136,6 +135,7 @@ class World:
 
         ledger.node.on_written.append(written)
         self._check_restart(machine)
+        machine.listening = peering.subjects()
         for bus in self.buses(machine):
             if bus not in self.network.down:
                 peering.link_up(bus, self.now)
@@ -147,6 +147,8 @@ class World:
         assert machine.ledger is not None
         node, before = machine.ledger.node, self.frontiers.get(machine.name, {})
         with node.lock:
+            if before and not list(node.store.feeds()):
+                raise Finding(f"A12: {machine.name} opens an empty ledger in place of a damaged one")
             for row in node.store.feeds():
                 heads = node.store.heads(row.feed)
                 highest = max(head.sequence for head in heads)
@@ -168,11 +170,11 @@ class World:
                 for row in node.store.feeds()
             }
 
-    def kill(self, machine: Machine) -> None:
-        """Its process dies at once."""
+    def kill(self, machine: Machine, power_cut: Random | None = None) -> None:
+        """Its process dies at once; with the power, if chances for that are given."""
         if machine.up:
             self.remember(machine)
-            machine.kill()
+            machine.kill(power_cut)
             self.network.forget(machine.name)
 
     def fail(self, machine: Machine, error: RxLedgerError) -> None:
@@ -251,6 +253,7 @@ class World:
         except StoreDamaged as error:
             self.fail(machine, error)
             return
+        machine.listening = peering.subjects()
         for message in out:
             if any(word in message.payload for word in PLANTED):
                 raise Finding(f"A15: a name or number went over the wire from {machine.name}")
@@ -258,13 +261,14 @@ class World:
         self._wake(machine, max(self.now + 1, peering.next_ms(self.now)))
 
     def _listeners(self, sender: Machine, bus: str, subject: str) -> list[str]:
+        wild = subject.rpartition(".")[0] + ".*"
         return [
             name
             for name, other in self.machines.items()
             if other is not sender
             and other.peering is not None
             and bus in self.buses(other)
-            and _listens(other.peering, subject)
+            and (subject in other.listening or wild in other.listening)
         ]
 
     def forget_later(self) -> None:
@@ -298,12 +302,6 @@ class World:
         if not isinstance(error, CommandRefused | PeerFault | StoreFull):
             raise Finding(f"A16: {act} at {machine.name} ends in {error.code}") from error
         self.tell(machine.name, act, error.code)
-
-
-def _listens(peering: Peering, subject: str) -> bool:
-    """Whether a machine listens to a subject: to it alone, or to all that differ in the last word only."""
-    patterns = peering.subjects()
-    return subject in patterns or subject.rpartition(".")[0] + ".*" in patterns
 
 
 def _own_links(node: Node, feed: FeedId) -> list[Link]:
