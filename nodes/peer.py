@@ -57,6 +57,8 @@ AGAIN_MS = 20
 """Between rounds that bring something; doubled with each that does not."""
 AWAITED_MS = 1_000
 """Before the next one, where others are about to send what this one might have."""
+MISSED_MS = 500
+"""After a round that found both in step, if something turned out to be missing meanwhile."""
 QUIET_SHARE = 10
 """Of the time after which a round is given up: so long a silence ends one that the peer began and that we are done with."""
 BACK_OFF_MS = 2_000
@@ -118,6 +120,8 @@ class Peer:
         """When the digests were last equal."""
         self.budget_bytes: int | None = None
         """What may be sent to it in a round, and taken from it, if that is less than at other times."""
+        self.missed = False
+        """Something turned out to be missing while a round was under way, which may have begun without it."""
         self.held_back = False
         """No rounds are had with it now, whoever begins one (`hold_back`)."""
         self.stamp = 0
@@ -183,6 +187,7 @@ class Peer:
     def _begin(self, name: bytes, now_ms: int, *, ours: bool) -> _Round:
         if self._round is not None:
             self._close(self._round)
+        self.missed = False
         self._promises.now_ms = now_ms
         least = CREDIT_BYTES_MAX if self.budget_bytes is None else self.budget_bytes
         session = Session(
@@ -323,7 +328,7 @@ class Peer:
             self.failures = self._restless = 0
             self.in_step_ms, self.stamp = now_ms, max(self.stamp, session.peer_stamp)
             self.mark = current.mark
-            self._next(now_ms + self._jittered(self.timing.idle_ms))
+            self._next(now_ms + (MISSED_MS if self.missed else self._jittered(self.timing.idle_ms)))
             return True
         if not current.ours and now_ms - current.moved_ms > self._quiet_ms() and self._is_said(current):
             self._close(current)  # Should the peer still have something to say, that begins it anew.

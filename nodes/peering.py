@@ -265,7 +265,9 @@ class Peering:
             if not present:
                 return
             peer = self._random.choice(present)
-        if not peer.busy:
+        if peer.busy:
+            peer.missed = True
+        else:
             self._rounds.soon(peer, now_ms, LIVE_GAP_WITHIN_MS // 10)
 
     def _take_here(self, link: str, district: str, body: bytes, now_ms: int) -> None:

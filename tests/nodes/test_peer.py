@@ -251,3 +251,17 @@ def test_what_waits_to_be_said_and_is_remembered_of_a_peer_is_bounded(pair: Pair
     assert len(known.problems) == PROBLEMS_MAX
     answers = [out for out in pair.pharmacy.peering.poll(pair.clock.time) if out.payload[0] == Kind.LETTER]
     assert len(answers) == CONTROL_MAX
+
+
+def test_what_is_missed_during_a_round_is_asked_for_after_it(pair: Pair) -> None:
+    """A round may have begun before the entry was written: being found in step by it says nothing of that entry."""
+    pair.settle()
+    peer = pair.pharmacy.peering.peers.known(pair.prescriber.node)
+    assert peer is not None
+    peer.soon(pair.clock.time)
+    pair.net.run_until(lambda: peer.busy, 5_000)
+    # Told while a round is under way that had begun without it, and lost: only that it is missing is known.
+    pair.pharmacy.peering._gap(pair.prescriber.node, pair.clock.time)
+    pair.net.run_until(lambda: not peer.busy, 10_000)
+    assert peer.next_ms is not None
+    assert peer.next_ms - pair.clock.time <= 1_000
