@@ -48,7 +48,10 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         commands, "report", _report, "The consequence report of a scenario, as one HTML page or as text.", node=False
     )  # fmt: skip
     _common(c)
-    c.add_argument("--output", type=Path, required=True, help="the page to write: .html, or .md for text")
+    c.add_argument(
+        "--output", type=Path, required=True, action="append",
+        help="the file to write: .html for the page, .md for a document; may be repeated",
+    )  # fmt: skip
 
 
 def _common(c: argparse.ArgumentParser) -> None:
@@ -113,6 +116,7 @@ def _report(options: argparse.Namespace, output: Output) -> int:
     from simulations.report.page import write_report  # Loads numpy, which no other command needs.
 
     scenario = _scenario(options)
-    written = write_report(scenario, options.output)
-    output.result({"output": str(written), "scenario": scenario.digest}, f"wrote {written}")
+    write_report(scenario, options.output)
+    written = [str(path) for path in options.output]
+    output.result({"output": written, "scenario": scenario.digest}, [f"wrote {path}" for path in written])
     return 0

@@ -1,0 +1,147 @@
+"""What a report is made of, whatever it is written as: headings, paragraphs, tables, plots."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from html import escape
+from typing import TypeAlias
+
+from msgspec import Struct
+
+__all__ = ["Block", "Format", "Heading", "Paragraph", "Plot", "Table", "to_html", "to_markdown"]
+
+
+_RUN_LENGTH = 12
+
+
+class Heading(Struct, frozen=True):
+    """Of a section."""
+
+    text: str
+    level: int = 2
+
+
+class Paragraph(Struct, frozen=True):
+    """Plain text."""
+
+    text: str
+    strong: bool = False
+
+
+class Table(Struct, frozen=True):
+    """A table; the first column names the row."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+    """Which runs the numbers come from."""
+
+
+class Plot(Struct, frozen=True):
+    """A picture with its title and what to read from it."""
+
+    title: str
+    svg: str
+    note: str = ""
+
+
+Block: TypeAlias = Heading | Paragraph | Table | Plot
+
+
+class Format:
+    """Numbers as a language writes them."""
+
+    def __init__(self, language: str) -> None:
+        self.language = language
+
+    def number(self, value: float, decimals: int = 0) -> str:
+        """A number with thousands set apart."""
+        if value == float("inf"):
+            return "–"
+        text = f"{value:,.{decimals}f}"
+        return text.replace(",", "\u00a0").replace(".", ",") if self.language == "sv" else text
+
+    def percent(self, part: float, whole: float = 1.0) -> str:
+        """A share."""
+        return self.number(100 * part / whole if whole else 0.0) + (
+            "\u00a0%" if self.language == "sv" else "%"
+        )
+
+    def kronor(self, value: float) -> str:
+        """Kronor, in millions where there are many."""
+        if value == float("inf"):
+            return "–"
+        if abs(value) >= 1e6:
+            return self.number(value / 1e6, 1) + ("\u00a0mkr" if self.language == "sv" else "\u00a0M\u00a0kr")
+        return self.number(value) + "\u00a0kr"
+
+    def bytes(self, value: float) -> str:
+        """Bytes."""
+        for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+            if value >= size:
+                return self.number(value / size, 1) + "\u00a0" + unit
+        return self.number(value) + "\u00a0B"
+
+
+def to_html(blocks: Sequence[Block]) -> str:
+    """The blocks as a piece of a page."""
+    parts = []
+    for block in blocks:
+        match block:
+            case Heading(text, level):
+                parts.append(f"<h{level}>{escape(text)}</h{level}>")
+            case Paragraph(text, strong):
+                parts.append(f'<p class="strong">{escape(text)}</p>' if strong else f"<p>{escape(text)}</p>")
+            case Plot(title, svg, note):
+                parts.append(
+                    f"<figure><figcaption>{escape(title)}</figcaption>{svg}<p class=note>{escape(note)}</p></figure>"
+                )
+            case Table(columns, rows, note):
+                parts.append(_html_table(columns, rows, note))
+    return "\n".join(parts)
+
+
+_NUMBER = re.compile(r"[–-]|-?[\d][\d\s.,\u00a0]*(%|kr|mkr|M\u00a0kr|[kMG]?B)?")
+
+
+def _is_number(text: str) -> bool:
+    """Whether a cell stands to the right; the name of a run never does, whatever its digits."""
+    return _NUMBER.fullmatch(text) is not None and len(text) != _RUN_LENGTH
+
+
+def _html_table(columns: Sequence[str], rows: Sequence[Sequence[str]], note: str) -> str:
+    head = "".join(f"<th>{escape(c)}</th>" for c in columns)
+    body = "".join(
+        "<tr>"
+        + "".join(
+            f"<th scope=row>{escape(cell)}</th>"
+            if index == 0
+            else f"<td{' class=n' if _is_number(cell) else ''}>{escape(cell)}</td>"
+            for index, cell in enumerate(row)
+        )
+        + "</tr>"
+        for row in rows
+    )
+    caption = f"<p class=note>{escape(note)}</p>" if note else ""
+    return (
+        f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{caption}'
+    )
+
+
+def to_markdown(blocks: Sequence[Block]) -> str:
+    """The blocks as a document; plots are named, and their numbers stand in tables."""
+    parts = []
+    for block in blocks:
+        match block:
+            case Heading(text, level):
+                parts.append(f"{'#' * level} {text}")
+            case Paragraph(text, strong):
+                parts.append(f"**{text}**" if strong else text)
+            case Table(columns, rows, note):
+                lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+                lines += ["| " + " | ".join(cell.replace("|", "/") for cell in row) + " |" for row in rows]
+                parts.append("\n".join(lines) + (f"\n\n{note}" if note else ""))
+            case Plot():
+                continue
+    return "\n\n".join(parts).replace("\u00a0", " ") + "\n"
