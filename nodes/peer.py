@@ -94,6 +94,8 @@ class _Round:
         """When something last came in or, for want of an answer, went out."""
         self.answered = False
         """Something came in."""
+        self.signed = False
+        """The peer gave a sign of life since something last came in."""
         self.number = 0
 
 
@@ -242,9 +244,12 @@ class Peer:
     def broke_off(self, now_ms: int) -> bool:
         """It is there: end a round of ours in which nothing has come for a while.
 
-        It was restarted, or the way to it was cut, and it knows nothing of that round: waiting helps nobody.
+        It was restarted, or the way to it was cut, and it knows nothing of that round: waiting helps nobody. A round that
+        is not silent for long enough yet ends when it is (`settle`).
         """
         if self._round is None or not self._is_silent(self._round, now_ms):
+            if self._round is not None:
+                self._round.signed = self._round.ours
             return False
         self._close(self._round)
         self._control.clear()
@@ -269,7 +274,7 @@ class Peer:
             return None
         if isinstance(message, Ack):
             if self._round is not None and speech.round == self._round.name:
-                self._round.moved_ms = now_ms
+                self._round.moved_ms, self._round.signed = now_ms, False
                 self._round.window.answered(message.number, now_ms)
             return None
         if not isinstance(message, Digest | Summary | Frontier | Entries | Detached) and not (
@@ -283,7 +288,7 @@ class Peer:
         current = self._round_of(speech.round, message, now_ms)
         if current is None:
             return None
-        current.moved_ms, current.answered = now_ms, True
+        current.moved_ms, current.answered, current.signed = now_ms, True, False
         self._promises.now_ms = now_ms
         self._say(current, current.session.take_message(message))
         if speech.number:
@@ -332,6 +337,10 @@ class Peer:
             return True
         if not current.ours and now_ms - current.moved_ms > self._quiet_ms() and self._is_said(current):
             self._close(current)  # Should the peer still have something to say, that begins it anew.
+        elif current.signed and self._is_silent(current, now_ms):
+            self._close(current)
+            self._control.clear()
+            self._next(now_ms)
         elif self._late(current, now_ms):
             self._close(current)
             if current.ours:
@@ -413,5 +422,5 @@ class Peer:
         current = self._round
         if current is None:
             return None
-        over = not current.ours and self._is_said(current)
+        over = current.signed or (not current.ours and self._is_said(current))
         return current.moved_ms + (self._quiet_ms() if over else self.timing.give_up_ms) + 1

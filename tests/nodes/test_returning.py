@@ -31,7 +31,10 @@ def realm(tmp_path: Path) -> Iterator[SmallRealm]:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_who_was_killed_in_a_round_and_returns_is_soon_in_step(realm: SmallRealm, seed: int) -> None:
+@pytest.mark.parametrize("away_ms", [BACK_MS, AWAY_MS])
+def test_who_was_killed_in_a_round_and_returns_is_soon_in_step(
+    realm: SmallRealm, seed: int, away_ms: int
+) -> None:
     clock = realm.agency.node.clock
     assert isinstance(clock, VirtualClock)
     net = Net(clock, seed)
@@ -45,7 +48,7 @@ def test_who_was_killed_in_a_round_and_returns_is_soon_in_step(realm: SmallRealm
     # The agency has begun a round, and nobody will ever answer it.
     net.leave("pharmacy")
     net.members["agency"].peering.converse(held, clock.time, 1 << 20)
-    net.run(AWAY_MS)
+    net.run(away_ms)
     synchronise(realm.prescriber.exchange, realm.agency.exchange)
     assert not in_step(*both, districts=[GOVERNANCE, DISTRICT])
     net.join("pharmacy", realm.pharmacy, settings=settings)
