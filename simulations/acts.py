@@ -8,12 +8,12 @@ from random import Random
 from ledger import Basis, Ledger, NodeRole, Receipt, SeededEntropy, Supply
 from ledger.errors import RxLedgerError
 from ledger.events import Dispensed, ReversalKind
-from ledger.ids import DocumentId, NodeId
+from ledger.ids import DocumentId, Link, NodeId
 from nodes.content import prescriptions
 from nodes.prescribing import order_of
 from nodes.requests import Told
 from simulations.machines import Machine
-from simulations.world import Acknowledged, World
+from simulations.world import Acknowledged, Finding, World
 
 __all__ = ["act"]
 
@@ -186,6 +186,11 @@ def _claim(world: World, machine: Machine, random: Random) -> None:
 
     def told(answer: Told) -> None:
         world.tell(machine.name, "claim", answer.code or "granted")
+        node = None if machine.ledger is None else machine.ledger.node
+        if not answer.code and node is not None:
+            held = node.store.by_link(Link(answer.link))
+            if held is None or held.detached:
+                raise Finding(f"R11: {machine.name} is told that it holds a fill whose transfer is not here")
 
     machine.peering.requests.claim(
         None,
@@ -259,6 +264,8 @@ def _repeat(world: World, machine: Machine, random: Random) -> None:
         supply = Supply(fill=done.fill, quantity=done.quantity, part=done.act == "part")
         again = ledger.dispense(done.document, supply, person=machine.person, command=command)
     world.tell(machine.name, "repeat", "same" if again.link == done.link else "another")
+    if again.link != done.link and not (machine.rolled_back or machine.damaged):
+        raise Finding(f"R17: {done.act} once more at {machine.name} is another")
     if again.link != done.link:
         # Only a machine whose disk was set back can have forgotten it; both are one supply (R17).
         world.acknowledge(Acknowledged(machine.name, again.link, "repeat", done.document), None)

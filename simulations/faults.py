@@ -19,7 +19,7 @@ from nodes.wire import Kind, Speech, encode_speech
 from simulations.acts import act
 from simulations.machines import DISTRICTS, EPOCH_MS, Machine
 from simulations.network import Quality
-from simulations.world import BUSES, Acknowledged, World
+from simulations.world import BUSES, Acknowledged, Finding, World
 
 __all__ = ["fault"]
 
@@ -450,19 +450,27 @@ def _forged_here(world: World, random: Random) -> None:
     _mutated(world, random, Kind.HERE, "B1 forged sign of life")
 
 
+def _heard(machine: Machine) -> dict[bytes, int | None]:
+    """When each peer was last heard."""
+    return {} if machine.peering is None else {peer.node: peer.heard_ms for peer in machine.peering.peers}
+
+
 def _mutated(world: World, random: Random, kind: Kind, hit: str) -> None:
     machine, frame = _to(world, random), _past(world, kind, random)
     if machine is None or frame is None or machine.ledger is None:
         return
     realm = machine.ledger.node.realm.id
+    heard = _heard(machine)
     for _ in range(20):
         forged = bytearray(frame)
-        for _ in range(random.randint(1, 3)):
-            forged[random.randrange(1, len(forged))] ^= 1 << random.randrange(8)
+        for at in random.sample(range(1, len(forged)), random.randint(1, 3)):
+            forged[at] ^= 1 << random.randrange(8)
         subject = random.choice([live, here])(realm, random.choice(DISTRICTS))
         world.receive(machine, "hub", subject, bytes(forged))
         if not machine.up:
             return
+        if _heard(machine) != heard:
+            raise Finding(f"A3: {machine.name} takes a forged frame for a sign of life")
     world.hits[hit] += 1
     world.stir(machine)
 
@@ -527,8 +535,8 @@ def _revoke(world: World, random: Random) -> None:
     ]
     if agency is None or victim is None or agency.ledger is None or len({m.kind for m in others}) < 3:
         return
-    agency.ledger.stewardship.revoke(victim.node, person=agency.person, reason="stulen")
-    world.revoked.add(victim.kind)
+    receipt = agency.ledger.stewardship.revoke(victim.node, person=agency.person, reason="stulen")
+    world.revoked[victim.kind] = receipt.link
     world.hits["B7 revoked"] += 1
     world.tell("agency", "revoke", victim.name)
     world.stir(agency)

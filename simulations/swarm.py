@@ -16,11 +16,14 @@ from pathlib import Path
 
 import structlog
 
-from simulations.plan import decode_plan, draw_plan
+from simulations.plan import decode_plan, draw_plan, encode_plan
 from simulations.run import Result, run_plan
+from simulations.shrink import shrink_plan
 
 __all__ = ["main"]
 
+PLANS = Path(__file__).resolve().parent / "plans"
+"""What was found once: tried again in every test run."""
 REPEATED = 20
 """One run of so many is made twice and compared."""
 EXPECTED_HITS = 30
@@ -74,14 +77,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m simulations", description=__doc__)
     parser.add_argument("--seed", type=int, help="one run")
     parser.add_argument("--plan", type=Path, metavar="FILE", help="a saved plan")
+    parser.add_argument(
+        "--shrink", type=int, metavar="SEED", help="make a failing seed short, and keep it as a plan"
+    )
+    parser.add_argument("--name", default="", help="of the file that --shrink writes in simulations/plans")
     parser.add_argument("--swarm", type=int, metavar="N", help="N runs")
     parser.add_argument("--first", type=int, default=1, help="the first seed of a swarm")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--until-found", action="store_true", help="end a swarm with its first finding")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument(
+        "canaries", nargs="*", metavar="canaries [WORD ...]", help="try deliberate faults, or those so named"
+    )
     options = parser.parse_args(arguments)
+    if options.canaries:
+        from simulations import canaries  # Not what a run needs.
+
+        return canaries.main(options.canaries[1:], options.jobs)
     _quiet()
     if options.swarm:
         return _many(options)
+    if options.shrink is not None:
+        return _shrink(options.shrink, options.name)
     plan = decode_plan(options.plan.read_bytes()) if options.plan else draw_plan(options.seed or 1)
     result = run_plan(plan, keep_lines=True)
     if options.json:
@@ -102,22 +119,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return EXIT[result.verdict]
 
 
+def _shrink(seed: int, name: str) -> int:
+    plan = shrink_plan(draw_plan(seed), lambda line: sys.stderr.write(f"{line}\n") and None)
+    if plan is None:
+        sys.stdout.write(f"seed {seed} finds nothing\n")
+        return EXIT["valid"]
+    path = PLANS / f"{name or f'seed-{seed}'}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(encode_plan(plan))
+    sys.stdout.write(f"{path}: {plan.note}\n")
+    return EXIT["invalid"]
+
+
 def _many(options: argparse.Namespace) -> int:
     started = time.perf_counter()
     hits: Counter[str] = Counter()
     verdicts: Counter[str] = Counter()
     findings: list[tuple[int, str]] = []
     simulated = 0
+    ran = 0
     for result in swarm(options.first, options.swarm, options.jobs):
+        ran += 1
         hits.update(result.hits)
         verdicts[result.verdict] += 1
         simulated += result.simulated_ms
         if result.finding:
             findings.append((result.seed, result.finding))
             sys.stderr.write(f"seed {result.seed}: {result.finding}\n")
+            if options.until_found:
+                break
     seconds = time.perf_counter() - started
     value = {
-        "seeds": options.swarm, "first": options.first, "verdicts": dict(verdicts), "findings": findings,
+        "seeds": ran, "first": options.first, "verdicts": dict(verdicts), "findings": findings,
         "hits": dict(sorted(hits.items())), "seconds": round(seconds, 1),
         "times_real_time": round(simulated / 1000 / seconds),
     }  # fmt: skip
@@ -127,7 +160,7 @@ def _many(options: argparse.Namespace) -> int:
         for name, count in sorted(hits.items()):
             sys.stdout.write(f"{count:>9}  {name}\n")
         sys.stdout.write(
-            f"{options.swarm} runs in {seconds:.1f} s ({value['times_real_time']} times real time): "
+            f"{ran} runs in {seconds:.1f} s ({value['times_real_time']} times real time): "
             + ", ".join(f"{count} {verdict}" for verdict, count in sorted(verdicts.items()))
             + "\n"
         )

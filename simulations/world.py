@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import heapq
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 
@@ -17,11 +18,12 @@ from msgspec import Struct
 
 from ledger.errors import CommandRefused, PeerFault, RxLedgerError, StoreDamaged, StoreFull
 from ledger.feed import run_links
-from ledger.ids import DocumentId, FeedId, Link
+from ledger.ids import DocumentId, FeedId, Link, NodeId
 from ledger.node import Node
 from ledger.writing import Written
 from nodes.acquaintances import PeeringSettings
-from simulations.machines import DISTRICTS, EPOCH_MS, Machine
+from nodes.wire import Kind
+from simulations.machines import DISTRICTS, EPOCH_MS, Machine, template
 from simulations.network import Network
 from simulations.plan import Plan
 
@@ -84,8 +86,8 @@ class World:
         self.frontiers: dict[str, dict[bytes, int]] = {}
         self.backups: dict[str, Path] = {}
         self.images: dict[str, Path] = {}
-        self.revoked: set[str] = set()
-        """Kinds of machines."""
+        self.revoked: dict[str, Link] = {}
+        """Kind of machine → the entry that revoked it."""
         self.recovered = False
         self._later: list[tuple[int, int, Callable[[World], None]]] = []
         self._numbers = 0
@@ -230,11 +232,31 @@ class World:
         """Give a machine bytes; nothing but its own disk may raise (A16)."""
         assert machine.peering is not None
         try:
-            machine.peering.received(bus, subject, payload, self.now)
+            with self._not_listening_to_revoked(machine, payload):
+                machine.peering.received(bus, subject, payload, self.now)
         except StoreFull:
             self.hits["D4 refused for want of room"] += 1
         except StoreDamaged as error:
             self.fail(machine, error)
+
+    @contextmanager
+    def _not_listening_to_revoked(self, machine: Machine, payload: bytes) -> Iterator[None]:
+        """A11: a letter of a node that is revoked, as the machine knows, counts for nothing."""
+        ledger, peering = machine.ledger, machine.peering
+        if not self.revoked or ledger is None or peering is None or payload[:1] != bytes([Kind.LETTER]):
+            yield
+            return
+        links = [link for kind, link in self.revoked.items() if template().nodes[kind] == payload[1:17]]
+        peer = peering.peers.peers.get(NodeId(payload[1:17])) if links else None
+        known = peer is not None and any(
+            held is not None and not held.detached for held in map(ledger.node.store.by_link, links)
+        )
+        before = 0 if peer is None else peer.bytes_in
+        yield
+        if peer is not None and known:
+            self.hits["B7 revoked node writes on"] += 1
+            if peer.bytes_in != before and not machine.damaged:
+                raise Finding(f"A11: {machine.name} listens to a node that it knows to be revoked")
 
     def _turn(self, machine: Machine) -> None:
         """Let a machine speak, and wake it again when it is due."""
