@@ -30,6 +30,8 @@ HUB_PARTNERS = 2
 """The same, of those that serve every district: the agency and relays."""
 ABSENT_AFTER = 3
 """Intervals without a sign of life after which a peer is not chosen."""
+GIVEN_UP_AFTER = 8
+"""Rounds in a row that were not answered, after which a peer that is not heard either is not tried again: 20 minutes."""
 ASK_EVERY_MS = 5_000
 """At most so often the same unknown sender is asked who it is, and the same asker told."""
 STRANGERS_MAX = 1024
@@ -190,6 +192,17 @@ class Acquaintances:
             peer.heard_ms is not None
             and now_ms - peer.heard_ms <= ABSENT_AFTER * self.sign_ms([peer.link])
             and self._lines.is_up(peer.link)
+        )
+
+    def is_given_up(self, peer: Peer, now_ms: int) -> bool:
+        """It answered nothing time after time and gives no sign of life: one that it gives, or a letter, begins anew.
+
+        Else all that were ever there and are gone would be tried for ever, and those that are there would wait in between.
+        """
+        return (
+            peer.failures >= GIVEN_UP_AFTER
+            and peer.node not in self.settings.peers
+            and not self.is_present(peer, now_ms)
         )
 
     def present(self, now_ms: int) -> list[Peer]:

@@ -60,6 +60,7 @@ SIGN_WITHIN_MS = 1_500
 """The first sign of life on a link that came up, at most: the links themselves come back over a second or more."""
 ROUND_WITHIN_MS = 2_000
 """A round with whoever seems to hold something else, at most: in a large district everybody does after an outage."""
+_ALL = frozenset(["*"])
 
 
 class Peering:
@@ -88,6 +89,8 @@ class Peering:
         self._exchange, self._realm = ledger.exchange, node.realm.id
         self._me = node.identity.node
         self._mailbox = mailbox(self._realm, self._me)
+        self._subjects_of: frozenset[str] | set[str] = frozenset()
+        self._subjects: tuple[str, ...] = (self._mailbox,)
         self.lines = Lines(links)
         self.peers = Acquaintances(ledger, self.lines, settings, random)
         self.requests = Requests(ledger, person)
@@ -124,12 +127,15 @@ class Peering:
 
     def subjects(self) -> tuple[str, ...]:
         """What every link is to listen to."""
-        districts = ["*"] if self.peers.serves_all else sorted(self._exchange.districts())
-        return (
-            self._mailbox,
-            *(live(self._realm, d) for d in districts),
-            *(here(self._realm, d) for d in districts),
-        )
+        districts = _ALL if self.peers.serves_all else self._exchange.districts()
+        if districts != self._subjects_of:  # Asked after every poll, and seldom other than before.
+            self._subjects_of = districts
+            self._subjects = (
+                self._mailbox,
+                *(live(self._realm, d) for d in sorted(districts)),
+                *(here(self._realm, d) for d in sorted(districts)),
+            )
+        return self._subjects
 
     # --- coming in ---------------------------------------------------------------------------------------------------
 
@@ -333,7 +339,8 @@ class Peering:
             if peer.settle(now_ms):
                 # No further ahead than an entry of its may be: its clock says up to where we hold what it wrote.
                 self._exchange.heard_from(node, min(peer.stamp, self.peers.stamp(DRIFT_MAX_MS)))
-            if peer.next_ms is not None:
+            # While a round is under way none begins: to wake for one would be to wake every 20 ms until it ends.
+            if peer.next_ms is not None and not peer.busy:
                 self._rounds.soon(peer, peer.next_ms)
             if not peer.in_round:
                 del self._stirred[node]

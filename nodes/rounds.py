@@ -68,7 +68,7 @@ class Rounds:
                 self._next_begin_ms = max(peer.next_ms or 0, now_ms + SCAN_MS)
                 break
             peer.next_ms = None
-            if peer.held_back or self._peers.is_revoked(peer.node):
+            if peer.held_back or self._peers.is_revoked(peer.node) or self._peers.is_given_up(peer, now_ms):
                 continue
             peer.timing = self._peers.timing(way)
             peer.begin(self._name(), now_ms)
