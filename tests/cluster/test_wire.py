@@ -27,7 +27,7 @@ from tests.lab.loops import LoopThread
 from tests.lab.ways import Relays
 
 SURNAME, PRODUCT, PACK = "Planterstedt", "Plantoprazol", "20991231100079"
-DOSAGE, PURPOSE = "Ta en planterad kapsel varje kväll", "planterbesök"
+DOSAGE, PURPOSE = "Ta en planterad planterkapsel varje kväll", "planterbesök"
 SERVER = 'listen: "127.0.0.1:-1"\nmax_payload: 131072\n'
 
 
@@ -91,7 +91,11 @@ def forms(secret: bytes) -> set[bytes]:
             base64.urlsafe_b64encode(bytes(offset) + secret),
         ):
             found.add(encoded[4 if offset else 0 : len(encoded) // 4 * 4 - 4])
-    return found
+    return {form for form in found if len(form) >= FORM_BYTES_MIN}
+
+
+FORM_BYTES_MIN = 8
+"""Shorter ones would be found by chance."""
 
 
 def text_forms(text: str) -> set[bytes]:
@@ -192,3 +196,15 @@ def test_nothing_of_a_patient_and_no_key_passes_in_clear_with_tls_off(tmp_path: 
         for form in forms(key):
             assert form not in wire, f"{name} is on the wire"
             assert form not in logs, f"{name} is in the logs"
+
+
+def test_the_search_finds_what_stands_in_other_forms() -> None:
+    secret = SURNAME.encode()
+    for before in range(3):
+        for after in range(3):
+            hidden = base64.b64encode(bytes(before) + secret + bytes(after))
+            assert any(form in hidden for form in text_forms(SURNAME)), (before, after)
+    for hidden in (secret.hex().encode(), SURNAME.upper().encode("utf-16-le"), secret[::-1]):
+        assert any(form in b"x" + hidden + b"y" for form in text_forms(SURNAME))
+    assert not any(form in b"nothing of the kind" for form in text_forms(SURNAME))
+    assert all(len(form) >= FORM_BYTES_MIN for text in (SURNAME, PRODUCT, PACK) for form in text_forms(text))
