@@ -6,7 +6,7 @@ has a name, which the page prints beside its numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import msgspec
 import numpy as np
@@ -46,6 +46,14 @@ _NO_EFFECT_ON_SERVED = frozenset({
     "dose_patients", "dose_roll_days", "dose_buffer_days", "bytes_prescription", "bytes_supply", "bytes_round",
     "rounds_per_hour", "second_attempt_ordinary", "second_attempt_controlled", "reserve_days",
 })  # fmt: skip
+
+
+MOVED = frozenset(
+    name
+    for name, figure in FIGURES.items()
+    if figure.kind is Kind.ASSUMED and name not in _COST_FIGURES and name not in _NO_EFFECT_ON_SERVED
+)
+"""Every assumed figure on which it depends who is served."""
 
 
 class Knockout(Struct, frozen=True):
@@ -126,13 +134,18 @@ def _sized(scenario: Scenario, scale: float) -> Scenario:
     return msgspec.structs.replace(scenario, scale=min(scale, scenario.scale), expect=())
 
 
-def analyse(scenario: Scenario) -> Analysis:
-    """Run everything. Minutes for the whole country."""
+def analyse(scenario: Scenario, moved: Collection[str] = MOVED) -> Analysis:
+    """Run everything. Minutes for the whole country.
+
+    Args:
+        scenario: what happens.
+        moved: the figures that sensitivity moves over their ranges, one at a time.
+    """
     comparison = compare(scenario)
     figures = Figures(scenario.figures)
     return Analysis(
         scenario=scenario, comparison=comparison, islands=_islands(scenario), knockouts=_knockouts(scenario),
-        policies=_policies(scenario), sensitivity=_sensitivity(scenario, figures),
+        policies=_policies(scenario), sensitivity=_sensitivity(scenario, figures, moved),
         proposals=_proposals(scenario, comparison, figures), dose=_dose(scenario, figures),
         check=check_figures(scenario),
     )  # fmt: skip
@@ -218,13 +231,11 @@ def _moved(figures: Figures, name: str, value: float) -> Figures:
     return figures.with_(**changed)
 
 
-def _sensitivity(scenario: Scenario, figures: Figures) -> tuple[Sensitivity, ...]:
+def _sensitivity(scenario: Scenario, figures: Figures, moved: Collection[str]) -> tuple[Sensitivity, ...]:
     small = _sized(scenario, TWENTIETH)
     found = []
     for name, figure in FIGURES.items():
-        if name in _COST_FIGURES or name in _NO_EFFECT_ON_SERVED or name in figures.changed:
-            continue
-        if figure.kind is not Kind.ASSUMED:
+        if name not in moved or name in figures.changed:
             continue
         low, high = (_lead(small, _moved(figures, name, value)) for value in (figure.low, figure.high))
         found.append(Sensitivity(name, low, high))
