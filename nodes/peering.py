@@ -13,7 +13,6 @@ Every link may lose, repeat and reorder. Nothing that a peer sends makes this ra
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
-from contextlib import suppress
 from random import Random
 
 from ledger import Ledger, Person
@@ -117,8 +116,7 @@ class Peering:
             peer.next_ms = now_ms + self._random.randint(0, self._spread_ms(SIGN_WITHIN_MS))
         self._rounds.look(now_ms)
         for node in self.peers.unmet():
-            with suppress(LimitExceeded):
-                self._ask_who(name, node, now_ms)
+            self._ask_who(name, node, now_ms)
 
     def link_down(self, name: str) -> None:
         """A link went down: what waits for it is dropped."""
@@ -158,7 +156,7 @@ class Peering:
         if kind == Kind.LETTER:
             self._letter(link, body, now_ms)
         elif kind == Kind.LIVE:
-            self._take_live(link, decode_live(body), now_ms)
+            self._take_live(link, subject, decode_live(body), now_ms)
         elif kind == Kind.HERE:
             self._take_here(link, subject.rsplit(".", 1)[-1], body, now_ms)
         elif kind == Kind.INTRODUCTION:
@@ -198,8 +196,13 @@ class Peering:
                 self._rounds.soon(peer, now_ms, 200)
 
     def _ask_who(self, link: str, sender: NodeId, now_ms: int) -> None:
+        """Ask a node who it is, unless that was asked just now or too much forged came in: then it is asked later."""
         if self.peers.may_ask("who", sender, now_ms):
-            self._doubt.check(now_ms)
+            try:
+                self._doubt.check(now_ms)
+            except LimitExceeded as error:
+                self._refuse(error.code)
+                return
             self.lines.post(link, mailbox(self._realm, sender), bytes([Kind.WHO]) + self._me, urgent=True)
 
     def _peer(self, link: str, sender: NodeId, now_ms: int) -> Peer | None:
@@ -251,26 +254,27 @@ class Peering:
             case _:
                 pass
 
-    def _take_live(self, link: str, told: Live, now_ms: int) -> None:
+    def _take_live(self, link: str, subject: str, told: Live, now_ms: int) -> None:
         taken = take_live(self._exchange, self._doubt, told, now_ms)
         for code in taken.refused:
             self._refuse(code)
         if taken.gap:
-            self._gap(taken.author, now_ms)
+            self._gap(taken.author, taken.district or subject.rsplit(".", 1)[-1], now_ms)
         if taken.new:
             # Whoever listens only on another of our links hears it too; a second time it is not new.
-            subject, frame = live(self._realm, taken.district), encode_live(told)
+            on, frame = live(self._realm, taken.district), encode_live(told)
             for other in self.lines.names():
                 if other != link:
-                    self.lines.post(other, subject, frame, urgent=told.entry.lane <= URGENT_LANE)
+                    self.lines.post(other, on, frame, urgent=told.entry.lane <= URGENT_LANE)
 
-    def _gap(self, author: NodeId | None, now_ms: int) -> None:
+    def _gap(self, author: NodeId | None, district: str, now_ms: int) -> None:
+        """Ask somebody for what is missing: who wrote it, else whoever is there and may hold it."""
         peer = None if author is None else self.peers.known(author)
         if peer is None or not self.peers.is_present(peer, now_ms):
-            present = self.peers.present(now_ms)
-            if not present:
+            holding = [p for p in self.peers.present(now_ms) if not p.districts or district in p.districts]
+            if not holding:
                 return
-            peer = self._random.choice(present)
+            peer = self._random.choice(holding)
         if peer.busy:
             peer.missed = True
         else:

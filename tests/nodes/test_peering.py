@@ -409,3 +409,21 @@ def test_a_holder_that_grants_what_it_never_wrote_costs_no_storm_of_rounds(small
     small.net.run_until(lambda: bool(told), 30_000)
     assert told[0].code == "unreachable"
     assert member.peering.peers.peers[agency.node].rounds - rounds <= 20_000 / AT_ONCE_AGAIN_MS + 10
+
+
+def test_a_request_to_somebody_unknown_outlives_a_flood_of_forgeries(small: Small) -> None:
+    member = small.net.join("pharmacy", small.pharmacy)
+    small.net.run(5_000)
+    told: list[Told] = []
+    member.peering.requests.fetch(
+        b"u" * 16, request=b"r" * 16, person=PHARMACIST, purpose="vård", document=b"d" * 16,  # type: ignore[arg-type]
+        now_ms=small.clock.time, deadline_ms=small.clock.time + 5_000, done=told.append,
+    )  # fmt: skip
+    for n in range(500):
+        member.peering.received(
+            "hub", "x", bytes([Kind.INTRODUCTION]) + n.to_bytes(8, "big"), small.clock.time
+        )
+    member.peering.poll(small.clock.time)
+    member.peering.converse(b"w" * 16, small.clock.time, 1000)  # type: ignore[arg-type]
+    small.net.run_until(lambda: bool(told), 10_000)
+    assert told[0].code == "unreachable"
