@@ -197,8 +197,8 @@ def _claim(world: World, machine: Machine, random: Random) -> None:
         document,
         fills,
         command=random.randbytes(16),
-        now_ms=world.now,
-        deadline_ms=world.now + WAIT_MS,
+        now_ms=machine.monotonic(),
+        deadline_ms=machine.monotonic() + WAIT_MS,
         done=told,
     )
 
@@ -218,7 +218,7 @@ def _fetch(world: World, machine: Machine, random: Random) -> None:
 
     machine.peering.requests.fetch(
         random.choice(sorted(holders)), request=random.randbytes(16), person=machine.person, purpose="evakuerad",
-        document=random.choice(far), now_ms=world.now, deadline_ms=world.now + WAIT_MS, done=told,
+        document=random.choice(far), now_ms=machine.monotonic(), deadline_ms=machine.monotonic() + WAIT_MS, done=told,
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from msgspec import Struct
@@ -160,7 +160,8 @@ def try_canaries(names: Sequence[str], jobs: int, seeds: int = SEEDS_MAX) -> Ite
     """
     chosen = [c for c in CANARIES if not names or any(name in c.name for name in names)]
     with ThreadPoolExecutor(jobs) as pool:
-        yield from pool.map(lambda canary: _try(canary, seeds), chosen)
+        for done in as_completed([pool.submit(_try, canary, seeds) for canary in chosen]):
+            yield done.result()
 
 
 def _try(canary: Canary, seeds: int) -> Caught:

@@ -10,23 +10,15 @@ from collections.abc import Callable
 from functools import partial
 from random import Random
 
-from ledger import Level, NodeRole, SeededEntropy
+from ledger import Level, NodeRole
 from ledger.errors import RxLedgerError
-from ledger.identity import NodeKeys
-from ledger.store import restore_store
-from nodes.nats.subjects import here, live, mailbox
-from nodes.wire import Kind, Speech, encode_speech
-from simulations.acts import act
-from simulations.machines import DISTRICTS, EPOCH_MS, Machine
+from simulations.failures import FAILURES, restart, some_machine
+from simulations.hostile import HOSTILE
+from simulations.machines import DISTRICTS, Machine
 from simulations.network import Quality
-from simulations.world import BUSES, Acknowledged, Finding, World
+from simulations.world import BUSES, Acknowledged, World
 
 __all__ = ["fault"]
-
-PAUSE_MS = (1_000, 3_600_000)
-YEAR_MS = 365 * 86_400_000
-STATEMENTS_MAX = 40
-"""SQL statements of one append are some thirty: a process is killed at one of them."""
 
 
 def fault(world: World, kind: str, random: Random) -> None:
@@ -35,16 +27,6 @@ def fault(world: World, kind: str, random: Random) -> None:
         _FAULTS[kind](world, random)
     except RxLedgerError as error:
         world.tell("-", kind, error.code)
-
-
-def _some(
-    world: World, random: Random, *, up: bool | None = True, role: NodeRole | None = None
-) -> Machine | None:
-    among = [
-        m for _, m in sorted(world.machines.items())
-        if (up is None or m.up is up) and (role is None or m.role is role) and not m.broken
-    ]  # fmt: skip
-    return random.choice(among) if among else None
 
 
 # --- network -----------------------------------------------------------------------------------------------------------
@@ -105,7 +87,7 @@ def _heal(world: World, _random: Random) -> None:
 
 def _flap(world: World, random: Random) -> None:
     """N9: a link that goes up and down, and drops its connections each time."""
-    machine = _some(world, random)
+    machine = some_machine(world, random)
     if machine is None:
         return
     period = random.choice([100, 1_000, 30_000])
@@ -115,12 +97,23 @@ def _flap(world: World, random: Random) -> None:
     world.hits["N9 flapping link"] += 1
 
 
+def _reset(world: World, random: Random) -> None:
+    """N9: connections are reset while messages are under way: these are gone, and the link is there again at once."""
+    waiting = [m for _, m in sorted(world.machines.items()) if m.up and world.network.waits_for(m.name)]
+    if waiting:
+        machine = random.choice(waiting)
+        _link(world, machine, up=False)
+        _link(world, machine, up=True)
+        world.hits["N9 connection reset in mid-message"] += 1
+        world.tell(machine.name, "reset", "messages lost")
+
+
 def _link(world: World, machine: Machine, *, up: bool) -> None:
     if machine.peering is None:
         return
     for bus in world.buses(machine):
         if up and bus not in world.network.down:
-            machine.peering.link_up(bus, world.now)
+            machine.peering.link_up(bus, machine.monotonic())
         elif not up:
             machine.peering.link_down(bus)
     if not up:
@@ -145,7 +138,7 @@ def _bus_up(world: World, _random: Random) -> None:
         world.hits["N11 hub restarted empty"] += 1
         for machine in list(world.machines.values()):
             if machine.peering is not None and bus in world.buses(machine):
-                machine.peering.link_up(bus, world.now)
+                machine.peering.link_up(bus, machine.monotonic())
                 world.stir(machine)
 
 
@@ -166,355 +159,11 @@ def _calm(world: World, _random: Random) -> None:
 
 def _thin(world: World, random: Random) -> None:
     """N8: a machine's line is slow from its next start on, and its process is restarted for it."""
-    machine = _some(world, random)
+    machine = some_machine(world, random)
     if machine is not None:
         world.network.thin[machine.name] = random.choice([9_600, 64_000])
-        _restart(world, machine)
+        restart(world, machine)
         world.tell(machine.name, "thin", str(world.network.thin[machine.name]))
-
-
-# --- processes and disks -----------------------------------------------------------------------------------------------
-
-
-def _restart(world: World, machine: Machine) -> None:
-    world.remember(machine)
-    machine.stop()
-    world.network.forget(machine.name)
-    world.start(machine)
-
-
-def _kill(world: World, random: Random) -> None:
-    """P1: kill -9 between two things; it comes back after a while."""
-    machine = _some(world, random)
-    if machine is None:
-        return
-    world.kill(machine)
-    world.hits["P1 kill -9"] += 1
-    world.tell(machine.name, "kill", "dead")
-    _come_back(world, machine, random)
-
-
-def _power_cut(world: World, random: Random) -> None:
-    """D3: the power fails; what was not synced is lost, torn or rubbish."""
-    machine = _some(world, random)
-    if machine is None:
-        return
-    world.kill(machine, random)
-    world.hits["D3 power cut"] += 1
-    world.tell(machine.name, "power-cut", "dark")
-    _come_back(world, machine, random)
-
-
-def _come_back(world: World, machine: Machine, random: Random) -> None:
-    def back(w: World) -> None:
-        if w.machines.get(machine.name) is machine and not machine.up:
-            w.start(machine)
-
-    world.later(random.choice([1_000, 60_000, 3_600_000]), back)
-
-
-def _kill_in_write(world: World, random: Random) -> None:
-    """D1: killed at some SQL statement of an act; what the files are then is what is found."""
-    machine = _some(world, random, role=random.choice([NodeRole.PHARMACY, NodeRole.PRESCRIBER]))
-    if machine is None or machine.ledger is None:
-        return
-    left = random.randint(1, STATEMENTS_MAX)
-
-    def die(_statement: str) -> None:
-        nonlocal left
-        left -= 1
-        if left == 0:
-            # From here on nothing reaches the disk: the copy is taken at once.
-            machine.freeze()
-
-    connection = machine.ledger.node.store._c._db  # type: ignore[attr-defined]
-    connection.set_trace_callback(die)
-    before = len(world.acknowledged)
-    act(world, "prescribe" if machine.role is NodeRole.PRESCRIBER else "dispense", random)
-    if machine.up:
-        connection.set_trace_callback(None)
-    if machine.frozen:
-        # Nobody was told: the process died before it could say anything.
-        del world.acknowledged[before:]
-        world.commands = [c for c in world.commands if c[2] in world.acknowledged]
-        world.hits["D1 killed in mid-write"] += 1
-        world.tell(machine.name, "kill-in-write", "dead")
-        cut = random.random() < 0.5
-        world.hits["D2 torn write"] += cut
-        machine.kill(random if cut else None)
-        world.network.forget(machine.name)
-        _come_back(world, machine, random)
-
-
-def _kill_in_recovery(world: World, random: Random) -> None:
-    machine = _some(world, random)
-    if machine is None:
-        return
-    world.kill(machine)
-    if world.start(machine):
-        world.kill(machine)
-        world.hits["P1 killed again right after recovery"] += 1
-    _come_back(world, machine, random)
-
-
-def _pause(world: World, random: Random) -> None:
-    """P2: SIGSTOP; it goes on with stale timers."""
-    machine = _some(world, random)
-    if machine is not None:
-        world.paused[machine.name] = world.now + random.randint(*PAUSE_MS)
-        world.hits["P2 paused"] += 1
-        world.tell(machine.name, "pause", "stands still")
-
-
-def _backup(world: World, random: Random) -> None:
-    machine = _some(world, random)
-    if machine is not None:
-        world.backups[machine.name] = machine.backup()
-        world.tell(machine.name, "backup", "made")
-
-
-def _restore(world: World, random: Random) -> None:
-    """I1: a backup is put back as the manual says; the node goes on in its next incarnation."""
-    names = sorted(n for n in world.backups if n in world.machines)
-    if not names:
-        return
-    machine = world.machines[random.choice(names)]
-    world.kill(machine)
-    machine.rolled_back = True
-    restore_store(
-        world.backups[machine.name], machine.store_file(), aside=machine.directory / f"aside-{machine.lives}"
-    )
-    world.hits["I1 restored from backup"] += 1
-    world.tell(machine.name, "restore", "put back")
-    machine.broken = ""
-    world.start(machine)
-
-
-def _snapshot(world: World, random: Random) -> None:
-    machine = _some(world, random)
-    if machine is not None:
-        world.images[machine.name] = machine.disk_image()
-        world.tell(machine.name, "snapshot", "taken")
-
-
-def _roll_back(world: World, random: Random) -> None:
-    """I1: a machine's whole disk is set back, tokens and all, and nobody tells it."""
-    names = sorted(n for n in world.images if n in world.machines)
-    if not names:
-        return
-    machine = world.machines[random.choice(names)]
-    world.kill(machine)
-    machine.roll_back(world.images[machine.name])
-    world.hits["I1 disk rolled back"] += 1
-    world.tell(machine.name, "roll-back", "set back")
-    machine.broken = ""
-    world.start(machine)
-
-
-def _twin(world: World, random: Random) -> None:
-    """I2: two copies of one node run at once."""
-    machine = _some(world, random, role=NodeRole.PHARMACY)
-    if machine is None or machine.name.endswith("'") or f"{machine.name}'" in world.machines:
-        return
-    twin = machine.image(f"{machine.name}'", random.getrandbits(30))
-    world.machines[twin.name] = twin
-    world.start(twin)
-    world.hits["I2 two copies at once"] += 1
-    world.tell(twin.name, "twin", "runs too")
-
-
-def _disk_full(world: World, random: Random) -> None:
-    machine = _some(world, random)
-    if machine is not None and machine.ledger is not None:
-        database = machine.ledger.node.store._c._db  # type: ignore[attr-defined]
-        database.execute("PRAGMA max_page_count=1")
-        world.hits["D4 disk full"] += 1
-        world.tell(machine.name, "disk-full", "no room")
-        world.later(random.choice([60_000, 3_600_000]), partial(_room, machine=machine))
-
-
-def _room(world: World, machine: Machine) -> None:
-    if machine.ledger is not None:
-        database = machine.ledger.node.store._c._db  # type: ignore[attr-defined]
-        database.execute("PRAGMA max_page_count=1073741823")
-        world.stir(machine)
-
-
-def _disk_room(world: World, _random: Random) -> None:
-    for machine in world.machines.values():
-        _room(world, machine)
-
-
-def _damage(world: World, random: Random, change: Callable[[bytearray, Random], None], what: str) -> None:
-    """D6: while down, the file is changed; it must open to what was there, or say what is damaged."""
-    machine = _some(world, random)
-    if machine is None:
-        return
-    world.kill(machine)
-    file = random.choice([p for p in sorted(machine.directory.iterdir()) if p.name.startswith("store.db")])
-    data = bytearray(file.read_bytes())
-    if data:
-        change(data, random)
-        file.write_bytes(bytes(data))
-        machine.damaged = True
-        world.hits[f"D6 {what}"] += 1
-        world.tell(machine.name, what, file.name)
-    _come_back(world, machine, random)
-
-
-def _flip(data: bytearray, random: Random) -> None:
-    data[random.randrange(len(data))] ^= 1 << random.randrange(8)
-
-
-def _truncate(data: bytearray, random: Random) -> None:
-    del data[random.choice([0, len(data) // 2, max(0, len(data) - 4096), len(data) - 1]) :]
-
-
-# --- clocks ------------------------------------------------------------------------------------------------------------
-
-
-def _clock(world: World, random: Random, change: Callable[[Machine], None], what: str, hit: str) -> None:
-    machine = _some(world, random, up=None)
-    if machine is not None:
-        change(machine)
-        world.hits[hit] += 1
-        world.tell(machine.name, what, str(machine.clock.now_ms() - world.now))
-
-
-def _clock_step(world: World, random: Random) -> None:
-    far = random.choice([300_000, 86_400_000, 5 * YEAR_MS])
-    _clock(world, random, lambda m: m.clock.step(far), "clock-step", "C1 clock ahead")
-
-
-def _clock_back(world: World, random: Random) -> None:
-    far = random.choice([1_000, 3_600_000, 86_400_000, EPOCH_MS])
-    _clock(world, random, lambda m: m.clock.step(-far), "clock-back", "C2 clock stepped back")
-
-
-def _clock_drift(world: World, random: Random) -> None:
-    rate = random.choice([0.5, 0.99, 1.01, 2.0])
-    _clock(world, random, lambda m: m.clock.drift(rate), "clock-drift", "C3 clock drifts")
-
-
-def _clock_right(world: World, _random: Random) -> None:
-    for machine in world.machines.values():
-        machine.clock.right()
-
-
-# --- hostile -----------------------------------------------------------------------------------------------------------
-
-
-def _to(world: World, random: Random) -> Machine | None:
-    machine = _some(world, random)
-    return machine if machine is not None and machine.peering is not None else None
-
-
-def _garbage(world: World, random: Random) -> None:
-    machine = _to(world, random)
-    if machine is None or machine.ledger is None:
-        return
-    realm = machine.ledger.node.realm.id
-    for _ in range(30):
-        frame = bytes([random.choice([*range(8), 255])]) + random.randbytes(random.randint(0, 300))
-        subject = random.choice(
-            [live(realm, DISTRICTS[0]), here(realm, DISTRICTS[0]), mailbox(realm, machine.node)]
-        )
-        world.receive(machine, "hub", subject, frame)
-        if not machine.up:
-            return
-    world.hits["B9 rubbish in frames"] += 1
-    world.stir(machine)
-
-
-def _forged_letter(world: World, random: Random) -> None:
-    machine, other = _to(world, random), _some(world, random, up=None)
-    if machine is None or other is None:
-        return
-    for _ in range(20):
-        forged = bytes([Kind.LETTER]) + other.node + random.randbytes(random.randint(28, 200))
-        world.receive(machine, "hub", "x", forged)
-    world.hits["B1 forged sender"] += 1
-    world.stir(machine)
-
-
-def _past(world: World, kind: Kind, random: Random) -> bytes | None:
-    frames = [e.payload for e in world.network.past() if e.payload and e.payload[0] == kind]
-    return random.choice(frames) if frames else None
-
-
-def _forged_live(world: World, random: Random) -> None:
-    _mutated(world, random, Kind.LIVE, "B1 forged entry")
-
-
-def _forged_here(world: World, random: Random) -> None:
-    _mutated(world, random, Kind.HERE, "B1 forged sign of life")
-
-
-def _heard(machine: Machine) -> dict[bytes, int | None]:
-    """When each peer was last heard."""
-    return {} if machine.peering is None else {peer.node: peer.heard_ms for peer in machine.peering.peers}
-
-
-def _mutated(world: World, random: Random, kind: Kind, hit: str) -> None:
-    machine, frame = _to(world, random), _past(world, kind, random)
-    if machine is None or frame is None or machine.ledger is None:
-        return
-    realm = machine.ledger.node.realm.id
-    heard = _heard(machine)
-    for _ in range(20):
-        forged = bytearray(frame)
-        for at in random.sample(range(1, len(forged)), random.randint(1, 3)):
-            forged[at] ^= 1 << random.randrange(8)
-        subject = random.choice([live, here])(realm, random.choice(DISTRICTS))
-        world.receive(machine, "hub", subject, bytes(forged))
-        if not machine.up:
-            return
-        if _heard(machine) != heard:
-            raise Finding(f"A3: {machine.name} takes a forged frame for a sign of life")
-    world.hits[hit] += 1
-    world.stir(machine)
-
-
-def _stranger(world: World, random: Random) -> None:
-    """B8: somebody who is certified in another realm, or by nobody."""
-    machine = _to(world, random)
-    if machine is None:
-        return
-    keys = NodeKeys.generate(SeededEntropy(random.getrandbits(32)))
-    introduction = (
-        bytes([Kind.INTRODUCTION, 0x92, 0xC4, 0x20]) + keys.public_key + b"\xc4\x20" + keys.wrapping_key
-    )
-    for frame in (
-        introduction,
-        bytes([Kind.WHO]) + keys.public_key[:16],
-        bytes([Kind.LETTER]) + keys.public_key * 3,
-    ):
-        world.receive(machine, "hub", "x", frame)
-    world.hits["B8 stranger"] += 1
-    world.stir(machine)
-
-
-def _newer_version(world: World, random: Random) -> None:
-    """P4: an honest peer that speaks a later version."""
-    machine, other = _to(world, random), _some(world, random)
-    if (
-        machine is None
-        or other is None
-        or other is machine
-        or other.peering is None
-        or machine.peering is None
-    ):
-        return
-    if other.peering.peers.known(machine.node) is None:
-        return
-    newer = b"\x92\x63\x91\x01" + random.randbytes(20)
-    letter = other.peering.peers.postbox.seal(
-        machine.node, encode_speech(Speech(random.randbytes(8), 0, newer))
-    )
-    world.receive(machine, "hub", "x", bytes([Kind.LETTER]) + letter)
-    world.receive(machine, "hub", "x", bytes([99]) + letter)
-    world.hits["P4 newer version"] += 1
-    world.stir(machine)
 
 
 # --- what the agency does ------------------------------------------------------------------------------------------------
@@ -529,7 +178,7 @@ def _agency(world: World) -> Machine | None:
 
 def _revoke(world: World, random: Random) -> None:
     agency = _agency(world)
-    victim = _some(world, random, up=None, role=NodeRole.PHARMACY)
+    victim = some_machine(world, random, up=None, role=NodeRole.PHARMACY)
     others = [
         m for m in world.machines.values() if m.role is NodeRole.PHARMACY and m.kind not in world.revoked
     ]
@@ -574,14 +223,22 @@ def _epoch(world: World, random: Random) -> None:
 
 
 _FAULTS: dict[str, Callable[[World, Random], None]] = {
-    "cut": _cut, "one-way-cut": _one_way_cut, "isolate": _isolate, "swizzle": _swizzle, "heal": _heal, "flap": _flap,
-    "bus-down": _bus_down, "bus-up": _bus_up, "quality": _quality, "calm": _calm, "thin": _thin, "kill": _kill,
-    "power-cut": _power_cut,
-    "kill-in-write": _kill_in_write, "kill-in-recovery": _kill_in_recovery, "pause": _pause, "backup": _backup,
-    "restore": _restore, "snapshot": _snapshot, "roll-back": _roll_back, "twin": _twin, "clock-step": _clock_step,
-    "clock-back": _clock_back, "clock-drift": _clock_drift, "clock-right": _clock_right, "disk-full": _disk_full,
-    "disk-room": _disk_room, "flip-at-rest": lambda w, r: _damage(w, r, _flip, "flip-at-rest"),
-    "truncate": lambda w, r: _damage(w, r, _truncate, "truncate"), "garbage": _garbage, "forged-letter": _forged_letter,
-    "forged-live": _forged_live, "forged-here": _forged_here, "stranger": _stranger, "newer-version": _newer_version,
-    "revoke": _revoke, "recover": _recover, "declare": _declare, "epoch": _epoch,
-}  # fmt: skip
+    **FAILURES,
+    **HOSTILE,
+    "cut": _cut,
+    "one-way-cut": _one_way_cut,
+    "isolate": _isolate,
+    "swizzle": _swizzle,
+    "heal": _heal,
+    "flap": _flap,
+    "reset": _reset,
+    "bus-down": _bus_down,
+    "bus-up": _bus_up,
+    "quality": _quality,
+    "calm": _calm,
+    "thin": _thin,
+    "revoke": _revoke,
+    "recover": _recover,
+    "declare": _declare,
+    "epoch": _epoch,
+}

@@ -144,6 +144,10 @@ class Machine:
         self.lives = 0
         self.ledger: Ledger | None = None
         self.peering: Peering | None = None
+        self.asleep_ms = 0
+        """How long it has slept: by so much the time that its processes measure is behind."""
+        self.slow_ms = 0
+        """How long its disk takes over each message."""
         self.listening: tuple[str, ...] = ()
         """Subjects: each as it is, or all that differ in the last word only (`*`)."""
         self.broken = ""
@@ -164,6 +168,10 @@ class Machine:
     def node(self) -> NodeId:
         """The node's id."""
         return template().nodes[self.kind]
+
+    def monotonic(self) -> int:
+        """The time by which its process waits."""
+        return self._true_ms() - self.asleep_ms
 
     def place(self) -> None:
         """Put the node's first directory here."""

@@ -146,6 +146,10 @@ class Network:
         self._count += 1
         heapq.heappush(self._queue, (until, self._count, envelope))
 
+    def waits_for(self, to: str) -> bool:
+        """Whether something is on its way to a machine."""
+        return any(each[2].to == to for each in self._queue)
+
     def forget(self, to: str) -> None:
         """What was on its way to a machine that died is lost, as its connections are."""
         self._queue = [each for each in self._queue if each[2].to != to]

@@ -26,7 +26,8 @@ FAULTS = (
     "cut", "one-way-cut", "isolate", "swizzle", "heal", "heal", "flap", "bus-down", "bus-up", "quality", "calm", "thin",
     "kill", "power-cut", "kill-in-write", "kill-in-write", "kill-in-recovery", "pause", "backup", "restore", "snapshot", "roll-back", "twin",
     "clock-step", "clock-back", "clock-drift", "clock-right", "disk-full", "disk-room", "flip-at-rest", "truncate",
-    "garbage", "garbage", "forged-letter", "forged-live", "forged-here", "stranger", "newer-version", "revoke", "recover",
+    "garbage", "garbage", "forged-letter", "forged-live", "forged-here", "stranger", "newer-version",
+    "reset", "suspend", "slow-disk", "io-error", "io-error", "other-key", "wrong-role", "withheld", "withheld", "misplaced", "flood", "lies", "revoke", "recover",
     "declare", "epoch",
 )  # fmt: skip
 """What goes wrong, and what the agency does about it."""

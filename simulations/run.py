@@ -138,7 +138,7 @@ def _heal(world: World, core: list[Machine]) -> None:
         world.network.down.discard(bus)
         for machine in world.machines.values():
             if machine.peering is not None and bus in world.buses(machine):
-                machine.peering.link_up(bus, world.now)
+                machine.peering.link_up(bus, machine.monotonic())
     for machine in core:
         machine.clock.right()
         world.network.thin.pop(machine.name, None)

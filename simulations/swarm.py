@@ -119,8 +119,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return EXIT[result.verdict]
 
 
+def _tell(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+
+
 def _shrink(seed: int, name: str) -> int:
-    plan = shrink_plan(draw_plan(seed), lambda line: sys.stderr.write(f"{line}\n") and None)
+    plan = shrink_plan(draw_plan(seed), _tell)
     if plan is None:
         sys.stdout.write(f"seed {seed} finds nothing\n")
         return EXIT["valid"]

@@ -88,6 +88,8 @@ class World:
         self.images: dict[str, Path] = {}
         self.revoked: dict[str, Link] = {}
         """Kind of machine → the entry that revoked it."""
+        self.lawless: set[DocumentId] = set()
+        """Documents on which somebody acted without right, and nobody was to be told that it was done."""
         self.recovered = False
         self._later: list[tuple[int, int, Callable[[World], None]]] = []
         self._numbers = 0
@@ -140,7 +142,7 @@ class World:
         machine.listening = peering.subjects()
         for bus in self.buses(machine):
             if bus not in self.network.down:
-                peering.link_up(bus, self.now)
+                peering.link_up(bus, machine.monotonic())
         self._wake(machine, self.now)
         return True
 
@@ -227,13 +229,16 @@ class World:
             return
         self.receive(machine, envelope.bus, envelope.subject, envelope.payload)
         self._turn(machine)
+        if machine.slow_ms:
+            self.hits["D8 slow disk"] += 1
+            self.paused[machine.name] = self.now + machine.slow_ms
 
     def receive(self, machine: Machine, bus: str, subject: str, payload: bytes) -> None:
         """Give a machine bytes; nothing but its own disk may raise (A16)."""
         assert machine.peering is not None
         try:
             with self._not_listening_to_revoked(machine, payload):
-                machine.peering.received(bus, subject, payload, self.now)
+                machine.peering.received(bus, subject, payload, machine.monotonic())
         except StoreFull:
             self.hits["D4 refused for want of room"] += 1
         except StoreDamaged as error:
@@ -268,7 +273,7 @@ class World:
             self._wake(machine, until)
             return
         try:
-            out = peering.poll(self.now)
+            out = peering.poll(machine.monotonic())
         except StoreFull:
             self.hits["D4 refused for want of room"] += 1
             out = []
@@ -280,7 +285,7 @@ class World:
             if any(word in message.payload for word in PLANTED):
                 raise Finding(f"A15: a name or number went over the wire from {machine.name}")
             self.network.post(machine.name, message, self._listeners(machine, message.link, message.subject))
-        self._wake(machine, max(self.now + 1, peering.next_ms(self.now)))
+        self._wake(machine, max(self.now + 1, peering.next_ms(machine.monotonic()) + machine.asleep_ms))
 
     def _listeners(self, sender: Machine, bus: str, subject: str) -> list[str]:
         wild = subject.rpartition(".")[0] + ".*"
