@@ -20,6 +20,7 @@ from simulations.national.demand import make_country
 from simulations.national.figures import FIGURES, Figures, Kind
 from simulations.national.measures import Measures
 from simulations.national.outage import make_reach
+from simulations.report.consistency import Consistency, check_consistency
 from simulations.report.services import SERVICES, Service
 from simulations.scenario import Fault, FaultKind, Scenario
 
@@ -128,6 +129,7 @@ class Analysis(Struct, frozen=True, kw_only=True):
     proposals: tuple[Proposal, ...]
     dose: DoseResult
     check: Comparison
+    consistency: tuple[Consistency, ...]
 
 
 def _sized(scenario: Scenario, scale: float) -> Scenario:
@@ -147,7 +149,7 @@ def analyse(scenario: Scenario, moved: Collection[str] = MOVED) -> Analysis:
         scenario=scenario, comparison=comparison, islands=_islands(scenario), knockouts=_knockouts(scenario),
         policies=_policies(scenario), sensitivity=_sensitivity(scenario, figures, moved),
         proposals=_proposals(scenario, comparison, figures), dose=_dose(scenario, figures),
-        check=check_figures(scenario),
+        check=check_figures(scenario), consistency=check_consistency(),
     )  # fmt: skip
 
 

@@ -130,7 +130,7 @@ def _html_table(columns: Sequence[str], rows: Sequence[Sequence[str]], note: str
 
 
 def to_markdown(blocks: Sequence[Block]) -> str:
-    """The blocks as a document; plots are named, and their numbers stand in tables."""
+    """The blocks as a document; plots are only named."""
     parts = []
     for block in blocks:
         match block:
@@ -142,6 +142,6 @@ def to_markdown(blocks: Sequence[Block]) -> str:
                 lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
                 lines += ["| " + " | ".join(cell.replace("|", "/") for cell in row) + " |" for row in rows]
                 parts.append("\n".join(lines) + (f"\n\n{note}" if note else ""))
-            case Plot():
-                continue
+            case Plot(title):
+                parts.append(f"*On the page, a plot: {title}.*")
     return "\n\n".join(parts).replace("\u00a0", " ") + "\n"

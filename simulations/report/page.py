@@ -78,13 +78,38 @@ def check_table(check: Comparison, language: str) -> Table:
 
 def _control(analysis: Analysis, language: str) -> Sequence[Block]:
     sv = language == "sv"
+    f = Format(language)
+    names = {
+        "daily": "Rader per dygn utan avbrott" if sv else "Rows a day with no outage",
+        "2016": "Ej utlämnat den 5 april 2016, medan avbrottet pågick"
+        if sv
+        else "Not supplied on 5 April 2016 while the outage lasted",
+    }
+    columns = (
+        "Tal|Modellen|Källa eller räkning|Skillnad|Körning"
+        if sv
+        else "Number|Model|Source or arithmetic|Difference|Run"
+    ).split("|")
+    known = Table(
+        columns,
+        [
+            (
+                names[c.key],
+                f.number(c.model),
+                f.number(c.arithmetic),
+                f.percent(abs(c.model / c.arithmetic - 1)),
+                c.run,
+            )
+            for c in analysis.consistency
+        ],
+    )
     heading = "Kontrolltal" if sv else "Control figures"
     text = (
         "En tjugondel av landet, lätt att räkna om; ett test jämför."
         if sv
         else "A twentieth of the country, soon recomputed; a test compares."
     )
-    return (Heading(heading, 3), Paragraph(text), check_table(analysis.check, language))
+    return (Heading(heading, 3), known, Paragraph(text), check_table(analysis.check, language))
 
 
 def as_page(analysis: Analysis) -> str:

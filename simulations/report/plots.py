@@ -22,6 +22,8 @@ __all__ = [
 WIDTH = 760
 _TEXT = "#222"
 _GRID = "#ddd"
+_TICKS = 5
+"""Of an axis that ends at a round number: they fall on round numbers too."""
 FILLS = ("#12324f", "#3f76a8", "url(#hatch)", "url(#dots)", "#c9d6e2", "#f3f3f3", "url(#cross)")
 """From dark to light, solid and patterned in turn."""
 DEFS = (
@@ -109,8 +111,8 @@ def line_chart(
             _rect(x1, upper, x2 - x1, floor - upper, "#efefef", stroke="none"),
             _text(x1 + 5, upper + 14, shade[2], size=12),
         ]
-    for quarter in range(5):
-        value = high * quarter / 4
+    for tick in range(_TICKS + 1):
+        value = high * tick / _TICKS
         parts += [
             _line(left, y(value), WIDTH - right, y(value)),
             _text(left - 6, y(value) + 4, _axis_label(value, high, unit), "end", size=12),
@@ -244,12 +246,12 @@ def scatter(title: str, points: Sequence[tuple[str, float, float]], *, x_label: 
     floor = height - 46
     high_x, high_y = 100.0, nice_ceiling(max(y for _, _, y in points))
     parts = [_text(8, 14, y_label, size=12)]
-    for quarter in range(5):
-        y = floor - (floor - upper) * quarter / 4
-        x = left + (WIDTH - left - right) * quarter / 4
+    for tick in range(_TICKS + 1):
+        y = floor - (floor - upper) * tick / _TICKS
+        x = left + (WIDTH - left - right) * tick / _TICKS
         parts += [
-            _line(left, y, WIDTH - right, y), _text(left - 6, y + 4, _axis_label(high_y * quarter / 4, high_y, ""), "end", size=12),
-            _text(x, floor + 17, f"{high_x * quarter / 4:.0f}%", "middle", size=12),
+            _line(left, y, WIDTH - right, y), _text(left - 6, y + 4, _axis_label(high_y * tick / _TICKS, high_y, ""), "end", size=12),
+            _text(x, floor + 17, f"{high_x * tick / _TICKS:.0f}%", "middle", size=12),
         ]  # fmt: skip
     parts.append(_text((left + WIDTH - right) / 2, height - 8, x_label, "middle", size=12))
     placed: list[tuple[float, float]] = []
@@ -290,9 +292,9 @@ def area_chart(title: str, layers: Sequence[tuple[str, Sequence[int]]], *, x_lab
         points = " ".join(edge(above) + edge(below)[::-1])
         parts.append(f'<polygon points="{points}" fill="{FILLS[index]}" stroke="#333" stroke-width="0.4"/>')
         below = above
-    for quarter in range(5):
-        y = floor - (floor - upper) * quarter / 4
-        parts.append(_text(left - 6, y + 4, f"{quarter * 25}%", "end", size=12))
+    for tick in range(_TICKS + 1):
+        y = floor - (floor - upper) * tick / _TICKS
+        parts.append(_text(left - 6, y + 4, f"{100 * tick // _TICKS}%", "end", size=12))
     every = max(24, count // 9 // 24 * 24)
     parts += [
         _text(left + hour * step, floor + 17, str(hour // 24 + 1), "middle", size=12)
