@@ -26,7 +26,16 @@ COMMANDS = {
     "anomalies", "resolve", "bundle export", "bundle import", "import-fhir", "verify", "digest", "frontier", "backup",
     "restore", "demo", "daemon", "status",
 }  # fmt: skip
-WITHOUT_NODE = {"realm create", "demo", "daemon", "nats config", "nats serve"}
+WITHOUT_NODE = {
+    "demo",
+    "demo-nats",
+    "daemon",
+    "nats config",
+    "nats serve",
+    "realm create",
+    "report",
+    "simulate",
+}
 """These make a node's directory, or are told where it is by a file; servers have none."""
 ORDER = (
     "prescribe", "--patient", PATIENT, "--patient-name", "Tolvan Tolvansson", "--pack", "20991231100001",
