@@ -66,7 +66,7 @@ class Acquaintances:
         self._me, self._role = node.identity.node, node.identity.role
         self.postbox = Postbox(node.realm, node.identity, node.keys, node.entropy)
         self.peers: dict[NodeId, Peer] = {}
-        self._promises = Promises()
+        self._promises = Promises(lambda feed: (ledger.exchange.written_by(feed) or (None, ""))[0])
         self._held_to: frozenset[NodeId] | None = None
         self._asked: dict[tuple[str, NodeId], int] = {}
         self._choice: list[Peer] = []
@@ -217,6 +217,10 @@ class Acquaintances:
         """With whom rounds are kept up: the same until somebody comes or goes."""
         if now_ms >= self._choice_until_ms:
             self._choice, self._choice_until_ms = self._choose(now_ms), now_ms + CHOICE_MS
+            for peer in self.peers.values():
+                peer.partner = False
+            for peer in self._choice:
+                peer.partner = True
         return self._choice
 
     def _choose(self, now_ms: int) -> list[Peer]:

@@ -124,6 +124,10 @@ class Peer:
         """What may be sent to it in a round, and taken from it, if that is less than at other times."""
         self.missed = False
         """Something turned out to be missing while a round was under way, which may have begun without it."""
+        self.partner = True
+        """Rounds with it are kept up (`nodes.acquaintances.Acquaintances.chosen`)."""
+        self.agreed_ms = 0
+        """When a sign of its last said that it holds the same of its district."""
         self.held_back = False
         """No rounds are had with it now, whoever begins one (`hold_back`)."""
         self.stamp = 0
@@ -333,7 +337,13 @@ class Peer:
             self.failures = self._restless = 0
             self.in_step_ms, self.stamp = now_ms, max(self.stamp, session.peer_stamp)
             self.mark = current.mark
-            self._next(now_ms + (MISSED_MS if self.missed else self._jittered(self.timing.idle_ms)))
+            if self.missed:
+                self._next(now_ms + MISSED_MS)
+            elif self.partner:
+                self._next(now_ms + self._jittered(self.timing.idle_ms))
+            else:
+                # In a large district everybody would keep up rounds with everybody; its signs say whether one is needed.
+                self.next_ms = None
             return True
         if not current.ours and now_ms - current.moved_ms > self._quiet_ms() and self._is_said(current):
             self._close(current)  # Should the peer still have something to say, that begins it anew.

@@ -57,6 +57,8 @@ SPREAD_PER_PEER_MS = 10
 """By so much for each peer known, what all of them may do at one moment is spread: two heal at once, 200 in two seconds."""
 SIGN_WITHIN_MS = 1_500
 """The first sign of life on a link that came up, at most: the links themselves come back over a second or more."""
+AGREED_EVERY_MS = 60_000
+"""Noted on disk at most so often of one peer, from its signs."""
 ROUND_WITHIN_MS = 2_000
 """A round with whoever seems to hold something else, at most: in a large district everybody does after an outage."""
 _ALL = frozenset(["*"])
@@ -262,10 +264,9 @@ class Peering:
             self._gap(taken.author, taken.district or subject.rsplit(".", 1)[-1], now_ms)
         if taken.new:
             # Whoever listens only on another of our links hears it too; a second time it is not new.
-            on, frame = live(self._realm, taken.district), encode_live(told)
-            for other in self.lines.names():
-                if other != link:
-                    self.lines.post(other, on, frame, urgent=told.entry.lane <= URGENT_LANE)
+            on, urgent = live(self._realm, taken.district), told.entry.lane <= URGENT_LANE
+            for other in sorted({*self.lines.names()} - {link}):
+                self.lines.post(other, on, encode_live(told), urgent=urgent)
 
     def _gap(self, author: NodeId | None, district: str, now_ms: int) -> None:
         """Ask somebody for what is missing: who wrote it, else whoever is there and may hold it."""
@@ -297,6 +298,10 @@ class Peering:
             self._rounds.soon(peer, now_ms, self._spread_ms(ROUND_WITHIN_MS))
         if district in self._exchange.districts():
             differs = self._exchange.district_digest(district)[:DIGEST_BYTES] != sign.digest
+            if not differs and now_ms - peer.agreed_ms >= AGREED_EVERY_MS:
+                # It holds nothing of its own that we lack: as rounds say of those with whom they are kept up.
+                peer.agreed_ms = now_ms
+                self._exchange.heard_from(peer.node, min(sign.stamp, self.peers.stamp(DRIFT_MAX_MS)))
             if (
                 differs
                 and not peer.busy

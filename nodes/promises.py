@@ -10,6 +10,8 @@ not, delays a feed by seconds, and never what is told live.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from msgspec import Struct
 
 from ledger.ids import FeedId, Link, NodeId
@@ -40,7 +42,9 @@ class _Promise(Struct):
 class Promises:
     """Of one node, from all its peers. Not thread-safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, author: Callable[[FeedId], NodeId | None] = lambda _: None) -> None:
+        """`author` says who writes a feed: of one's own feed a peer is believed, whatever others promise of it."""
+        self._author = author
         self._of: dict[str, dict[FeedId, _Promise]] = {}
         self._by: dict[NodeId, list[_Promise]] = {}
         self._count = 0
@@ -90,7 +94,10 @@ class Promises:
         return {
             feed: (promise.sequence, promise.link)
             for feed, promise in self._of.get(district, {}).items()
-            if not promise.ended and now_ms - promise.made_ms <= PROMISE_MS and id(promise) not in own
+            if not promise.ended
+            and now_ms - promise.made_ms <= PROMISE_MS
+            and id(promise) not in own
+            and self._author(feed) != peer
         }
 
     def end(self, peer: NodeId) -> None:

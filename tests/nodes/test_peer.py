@@ -261,7 +261,7 @@ def test_what_is_missed_during_a_round_is_asked_for_after_it(pair: Pair) -> None
     peer.soon(pair.clock.time)
     pair.net.run_until(lambda: peer.busy, 5_000)
     # Told while a round is under way that had begun without it, and lost: only that it is missing is known.
-    pair.pharmacy.peering._gap(pair.prescriber.node, pair.clock.time)
+    pair.pharmacy.peering._gap(pair.prescriber.node, DISTRICT, pair.clock.time)
     pair.net.run_until(lambda: not peer.busy, 10_000)
     assert peer.next_ms is not None
     assert peer.next_ms - pair.clock.time <= 1_000
