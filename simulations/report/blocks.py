@@ -12,7 +12,10 @@ from msgspec import Struct
 __all__ = ["Block", "Format", "Heading", "Paragraph", "Plot", "Table", "to_html", "to_markdown"]
 
 
-_RUN_LENGTH = 12
+_COLUMNS_PLAIN = 8
+"""More of them are set smaller, so that the table stays on the page."""
+_RUN = re.compile(r"[0-9a-f]{12}")
+"""The name of a run: to the left, whatever its digits."""
 
 
 class Heading(Struct, frozen=True):
@@ -105,9 +108,10 @@ def to_html(blocks: Sequence[Block]) -> str:
 _NUMBER = re.compile(r"[–-]|-?[\d][\d\s.,\u00a0]*(%|kr|mkr|M\u00a0kr|[kMG]?B)?")
 
 
-def _is_number(text: str) -> bool:
-    """Whether a cell stands to the right; the name of a run never does, whatever its digits."""
-    return _NUMBER.fullmatch(text) is not None and len(text) != _RUN_LENGTH
+def _class_of(text: str) -> str:
+    if _RUN.fullmatch(text):
+        return " class=r"
+    return " class=n" if _NUMBER.fullmatch(text) else ""
 
 
 def _html_table(columns: Sequence[str], rows: Sequence[Sequence[str]], note: str) -> str:
@@ -117,16 +121,15 @@ def _html_table(columns: Sequence[str], rows: Sequence[Sequence[str]], note: str
         + "".join(
             f"<th scope=row>{escape(cell)}</th>"
             if index == 0
-            else f"<td{' class=n' if _is_number(cell) else ''}>{escape(cell)}</td>"
+            else f"<td{_class_of(cell)}>{escape(cell)}</td>"
             for index, cell in enumerate(row)
         )
         + "</tr>"
         for row in rows
     )
+    many = " class=many" if len(columns) > _COLUMNS_PLAIN else ""
     caption = f"<p class=note>{escape(note)}</p>" if note else ""
-    return (
-        f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{caption}'
-    )
+    return f'<div class="wide"><table{many}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{caption}'
 
 
 def to_markdown(blocks: Sequence[Block]) -> str:

@@ -249,14 +249,15 @@ class _Consequences:
         def name(figure: str) -> str:
             return FIGURES[figure].sv if self.language == "sv" else FIGURES[figure].en
 
-        shown = self.analysis.sensitivity[:_SENSITIVITY_SHOWN]
+        moving = [s for s in self.analysis.sensitivity if abs(s.high - s.low) >= _EFFECT_MIN]
+        shown = moving[:_SENSITIVITY_SHOWN]
         short = [(_cut(name(s.figure)), s.low, s.high) for s in shown]
         rows = [
             (
-                name(s.figure), f"{f.number(FIGURES[s.figure].low, 2)} … {f.number(FIGURES[s.figure].high, 2)} {FIGURES[s.figure].unit}",
+                name(s.figure), f"{f.number(FIGURES[s.figure].low, 2)} … {f.number(FIGURES[s.figure].high, 2)} {_unit(FIGURES[s.figure].unit, self.language)}",
                 f.number(s.low, 1), f.number(s.high, 1),
             )
-            for s in self.analysis.sensitivity if abs(s.high - s.low) >= _EFFECT_MIN
+            for s in moving
         ]  # fmt: skip
         title = say(
             f"Systemets försprång under avbrottet ({title_of(BEST, 'sv')} mot i dag), procentenheter, när ett antagande i taget går över sitt spann",
@@ -283,7 +284,7 @@ class _Consequences:
         f = self.format
         rows = [
             (
-                figure.sv if self.language == "sv" else figure.en, _plain(f, self.figures[name]) + " " + figure.unit,
+                figure.sv if self.language == "sv" else figure.en, f"{_plain(f, self.figures[name])} {_unit(figure.unit, self.language)}",
                 f"{_plain(f, figure.low)} … {_plain(f, figure.high)}", kinds[figure.kind],
                 "–" if figure.kind is Kind.ASSUMED else figure.source, _actor_names(figure.confirm, self.language), name,
             )
@@ -328,10 +329,20 @@ _ENGLISH = {
 """Names of actors, for the English text; proper names keep theirs."""
 
 
+_SWEDISH_UNITS = {
+    "rows": "rader", "pharmacies": "apotek", "days": "dagar", "share": "andel", "patients": "patienter", "systems": "system",
+    "years": "år", "per year": "per år", "bytes": "byte", "×": "ggr",
+}  # fmt: skip
+
+
 def _actor_names(names: str, language: str) -> str:
     if language == "sv":
         return names
     return ", ".join(_ENGLISH.get(name, name) for name in names.split(", "))
+
+
+def _unit(unit: str, language: str) -> str:
+    return _SWEDISH_UNITS.get(unit, unit) if language == "sv" else unit
 
 
 def _cut(text: str) -> str:

@@ -24,7 +24,8 @@ border-bottom:2px solid #12324f;padding-bottom:.2rem}h3{font-size:1.08rem;margin
 font-weight:600}.note{color:#666;font-size:.76rem;margin:.25rem 0 1rem;overflow-wrap:anywhere;max-width:none}figure{margin:1.4rem 0;
 break-inside:avoid;max-width:50rem}figcaption{font-weight:600;margin-bottom:.4rem}svg{width:100%;height:auto;display:block}.wide{overflow-x:auto}
 table{border-collapse:collapse;font-size:.82rem;margin:.6rem 0;width:100%}th,td{text-align:left;padding:.32rem .5rem;border-bottom:1px solid #ccc;
-vertical-align:top}thead th{border-bottom:2px solid #333;vertical-align:bottom;hyphens:auto}tbody th{font-weight:500}td.n{text-align:right;
+vertical-align:top}thead th{border-bottom:2px solid #333;vertical-align:bottom;hyphens:auto}tbody th{font-weight:500}table.many{font-size:.73rem}
+table.many th,table.many td{padding:.3rem .36rem}td{hyphens:auto}td.r,td.n{white-space:nowrap;hyphens:none}td.n{text-align:right;
 white-space:nowrap;font-variant-numeric:tabular-nums}.meta{color:#555;font-size:.85rem}input[name=language]{position:absolute;opacity:0}
 .choose{display:inline-block;border:1px solid #12324f;padding:.15rem .7rem;margin-right:.3rem;cursor:pointer;border-radius:.2rem}
 #sv:checked~label[for=sv],#en:checked~label[for=en]{background:#12324f;color:#fff}input:focus-visible+label{outline:3px solid #3f76a8}
