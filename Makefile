@@ -17,6 +17,9 @@ JOBS ?= 2
 TESTS ?=
 MINUTES ?= 10
 SEED ?=
+SEEDS ?= 200
+# Runs of a night, other ones every day.
+NIGHT_SEEDS ?= 10000
 INPUT ?=
 
 # Prints how long the verb took, whether it succeeded or not.
@@ -80,6 +83,10 @@ bench: $(VENV)/installed ## speed, each figure against its floor in the same run
 sim: $(VENV)/installed ## a simulated realm (SEED=n repeats one run)
 	@$(TIMED) PYTHONHASHSEED=0 $(BIN)/python -m simulations $(if $(SEED),--seed $(SEED))
 
+.PHONY: sim-swarm
+sim-swarm: $(VENV)/installed ## 200 simulated realms, under 90 s (SEEDS=n: as many)
+	@$(TIMED) PYTHONHASHSEED=0 $(BIN)/python -m simulations --swarm $(SEEDS) --jobs $(JOBS)
+
 .PHONY: fuzz
 fuzz: $(VENV)/installed ## hostile bytes against every decoder (MINUTES=10)
 	@$(TIMED) $(BIN)/python scripts/fuzz.py --minutes $(MINUTES)
@@ -89,6 +96,7 @@ nightly: $(VENV)/installed ## the long tests, the fuzzer, and the tests on a sec
 	@$(TIMED) \
 	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -n $(JOBS) -m "nightly or not nightly"; \
 	$(BIN)/python scripts/fuzz.py --minutes $(MINUTES); \
+	PYTHONHASHSEED=1 $(BIN)/python -m simulations --swarm $(NIGHT_SEEDS) --first $$(( $$(date +%s) / 86400 * 100000 )) --jobs $(JOBS); \
 	mine=$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
 	for other in 3.13 3.12 3.11; do \
 	  if [ $$other != $$mine ] && python$$other -c 'import venv, ensurepip' 2>/dev/null; then \

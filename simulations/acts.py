@@ -15,7 +15,7 @@ from nodes.requests import Told
 from simulations.machines import Machine
 from simulations.world import Acknowledged, Finding, World
 
-__all__ = ["act"]
+__all__ = ["act", "dispense_at"]
 
 WAIT_MS = 120_000
 """For the answer to a claim or fetch."""
@@ -87,7 +87,7 @@ def _prescribe(world: World, machine: Machine, random: Random) -> None:
     chosen: NodeId | None = random.choice(holders).node if holders else None
     if random.random() < 0.2 and "agency" in world.machines:
         chosen = world.machines["agency"].node
-    bearer = random.random() < 0.15
+    bearer = random.random() < 0.25
     receipt = ledger.prescribe(order_of(found, chosen_pharmacy=chosen, bearer=bearer), person=machine.person)
     world.documents.append(receipt.document)
     world.homes[receipt.document] = machine.district
@@ -96,9 +96,14 @@ def _prescribe(world: World, machine: Machine, random: Random) -> None:
     _done(world, machine, "prescribe", receipt)
 
 
-def _supply(
+def dispense_at(
     world: World, machine: Machine, random: Random, supply: Supply, kind: str, document: DocumentId
 ) -> None:
+    """Supply, and note what was said to be done.
+
+    Raises:
+        RxLedgerError: it was refused.
+    """
     ledger = _ledger(machine)
     receipt = ledger.dispense(document, supply, person=machine.person)
     event = _event(ledger, receipt)
@@ -127,21 +132,21 @@ def _event(ledger: Ledger, receipt: Receipt) -> Dispensed:
 def _dispense(world: World, machine: Machine, random: Random) -> None:
     document = _document(world, machine, random)
     if document is not None:
-        _supply(world, machine, random, Supply(fill=random.randint(1, FILLS_TRIED)), "dispense", document)
+        dispense_at(world, machine, random, Supply(fill=random.randint(1, FILLS_TRIED)), "dispense", document)
 
 
 def _part(world: World, machine: Machine, random: Random) -> None:
     document = _document(world, machine, random)
     if document is not None:
         supply = Supply(fill=random.randint(1, 2), quantity=random.randint(1, 40), part=True)
-        _supply(world, machine, random, supply, "part", document)
+        dispense_at(world, machine, random, supply, "part", document)
 
 
 def _emergency(world: World, machine: Machine, random: Random) -> None:
     document = _document(world, machine, random)
     if document is not None:
         supply = Supply(fill=random.randint(1, FILLS_TRIED), basis=Basis.EMERGENCY, reason="simulerad nöd")
-        _supply(world, machine, random, supply, "emergency", document)
+        dispense_at(world, machine, random, supply, "emergency", document)
 
 
 def _bearer(world: World, machine: Machine, random: Random) -> None:
@@ -152,7 +157,7 @@ def _bearer(world: World, machine: Machine, random: Random) -> None:
     scanned = _ledger(machine).papers.scan(world.papers[document])
     fill = random.choice(sorted(scanned.seeds))
     supply = Supply(fill=fill, basis=Basis.BEARER, bearer_seed=scanned.seeds[fill])
-    _supply(world, machine, random, supply, "bearer", document)
+    dispense_at(world, machine, random, supply, "bearer", document)
 
 
 def _simple(
@@ -222,13 +227,13 @@ def _fetch(world: World, machine: Machine, random: Random) -> None:
     )  # fmt: skip
 
 
-def _own_supply(world: World, machine: Machine, random: Random) -> Acknowledged | None:
+def _owndispense_at(world: World, machine: Machine, random: Random) -> Acknowledged | None:
     mine = [a for a in world.acknowledged if a.machine == machine.name and a.quantity and a.act != "correct"]
     return random.choice(mine) if mine else None
 
 
 def _reverse(world: World, machine: Machine, random: Random) -> None:
-    supply = _own_supply(world, machine, random)
+    supply = _owndispense_at(world, machine, random)
     if supply is None:
         return
     kind = random.choice(list(ReversalKind))
@@ -239,7 +244,7 @@ def _reverse(world: World, machine: Machine, random: Random) -> None:
 
 
 def _correct(world: World, machine: Machine, random: Random) -> None:
-    supply = _own_supply(world, machine, random)
+    supply = _owndispense_at(world, machine, random)
     if supply is None:
         return
     receipt = _ledger(machine).correct(

@@ -9,6 +9,7 @@ from random import Random
 from typing import Any
 
 from ledger import NodeRole
+from ledger.errors import StoreFull
 from ledger.store import restore_store
 from simulations.acts import act
 from simulations.machines import EPOCH_MS, Machine
@@ -297,6 +298,10 @@ def _room(world: World, machine: Machine) -> None:
     if machine.ledger is not None:
         database = machine.ledger.node.store._c._db  # type: ignore[attr-defined]
         database.execute("PRAGMA max_page_count=1073741823")
+        try:
+            machine.ledger.exchange.heard_from(machine.node)
+        except StoreFull as error:
+            raise Finding(f"E4: {machine.name} has room again and does not write") from error
         world.stir(machine)
 
 

@@ -16,6 +16,7 @@ from simulations.failures import FAILURES, restart, some_machine
 from simulations.hostile import HOSTILE
 from simulations.machines import DISTRICTS, Machine
 from simulations.network import Quality
+from simulations.races import RACES
 from simulations.world import BUSES, Acknowledged, World
 
 __all__ = ["fault"]
@@ -187,6 +188,7 @@ def _revoke(world: World, random: Random) -> None:
     receipt = agency.ledger.stewardship.revoke(victim.node, person=agency.person, reason="stulen")
     world.revoked[victim.kind] = receipt.link
     world.hits["B7 revoked"] += 1
+    world.hits["a revocation under a partition"] += bool(world.network.cut)
     world.tell("agency", "revoke", victim.name)
     world.stir(agency)
 
@@ -225,6 +227,7 @@ def _epoch(world: World, random: Random) -> None:
 _FAULTS: dict[str, Callable[[World, Random], None]] = {
     **FAILURES,
     **HOSTILE,
+    **RACES,
     "cut": _cut,
     "one-way-cut": _one_way_cut,
     "isolate": _isolate,

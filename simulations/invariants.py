@@ -7,7 +7,8 @@ from random import Random
 
 from ledger import Ledger
 from ledger.errors import RxLedgerError
-from ledger.ids import GOVERNANCE, DocumentId
+from ledger.feed import check_fork_proof
+from ledger.ids import GOVERNANCE, DocumentId, FeedId
 from simulations.machines import Machine, template
 from simulations.replica import check_replayed
 from simulations.world import Acknowledged, Finding, World
@@ -47,6 +48,7 @@ def check_core(world: World, core: Sequence[Machine]) -> None:
                 raise Finding(f"A12: the store of {machine.name} does not verify: {error.code}") from error
             held[machine.name] = set()
     _same_entries(by_district)
+    _forks_proven(world, core)
     _nothing_invented(world, held)
     _nothing_after_revocation(world, core)
     _nothing_lost(world, core, held)
@@ -90,6 +92,30 @@ def _same_entries(by_district: dict[str, dict[str, set[bytes]]]) -> None:
                 )
 
 
+def _forks_proven(world: World, core: Sequence[Machine]) -> None:
+    """A8: all that hold the same know of the same forks, each with a proof that a third party can check."""
+    seen: dict[str, tuple[str, dict[FeedId, int]]] = {}
+    for machine in core:
+        if machine.damaged:
+            continue
+        ledger = _ledger(machine)
+        proofs = {FeedId(proof.left.feed): proof for proof in ledger.exchange.fork_proofs()}
+        for district in sorted(ledger.exchange.districts()):
+            with ledger.node.lock:
+                forks = ledger.node.store.forks(district)
+            first, other = seen.setdefault(district, (machine.name, forks))
+            if other != forks:
+                raise Finding(
+                    f"A8: {first} and {machine.name} hold the same of {district} and see other forks"
+                )
+            for feed in forks:
+                if feed not in proofs:
+                    raise Finding(f"A8: {machine.name} knows of a fork and has no proof of it")
+                certified, _ = ledger.node.reader.author(feed)
+                check_fork_proof(ledger.node.realm.id, proofs[feed], certified.public_key)
+                world.hits["A8 fork proven"] += 1
+
+
 def _nothing_after_revocation(world: World, core: Sequence[Machine]) -> None:
     """A11: whoever agrees on the entries agrees on who is revoked, and the agency's word reached all."""
     for machine in core:
@@ -130,6 +156,12 @@ def _nothing_lost(world: World, core: Sequence[Machine], held: dict[str, set[byt
 
 def _same_states(world: World, core: Sequence[Machine]) -> None:
     """A7: the same entries and keys give the same states, also folded from nothing."""
+    # Where somebody acted on a prescription of another district, those who hold both see it in its home, others do not.
+    strays = any(
+        world.homes.get(a.document, "") != world.machines[a.machine].district
+        for a in world.acknowledged
+        if a.machine in world.machines and world.machines[a.machine].district
+    )
     for district in sorted({d for m in core for d in _ledger(m).node.keyring.districts()}):
         seen: dict[tuple[object, ...], tuple[str, bytes]] = {}
         for machine in core:
@@ -139,7 +171,10 @@ def _same_states(world: World, core: Sequence[Machine]) -> None:
             if not epochs or machine.damaged:
                 continue
             digest = ledger.inquiry.state_digest([district])
-            name, other = seen.setdefault(epochs, (machine.name, digest))
+            held = tuple(sorted(ledger.exchange.districts())) if strays else ()
+            # Keys of single documents and entries that were lent count too: who was lent others sees others.
+            lent = tuple(sorted(keyring._documents)), tuple(sorted(keyring._entries))
+            name, other = seen.setdefault((held, epochs, lent), (machine.name, digest))
             if other != digest:
                 raise Finding(
                     f"A7: {name} and {machine.name} hold the same of {district} and see it differently"
@@ -170,9 +205,11 @@ def _balanced(world: World, machine: Machine, held: set[bytes]) -> None:
         if balance.authorised != balance.dispensed + balance.remaining + balance.forfeited:
             raise Finding(f"A9: a prescription does not balance at {machine.name}")
         kinds = {anomaly.kind for anomaly in prescription.anomalies}
+        world.hits.update(f"found: {kind}" for kind in kinds)
         if balance.over_supply and not OVER & kinds:
             raise Finding(f"R9: over-supply is not named at {machine.name}")
         honest = not any(m.rolled_back for m in world.machines.values()) and not world.revoked
+        honest = honest and document not in world.lawless
         if honest and "custody_breach" in kinds:
             raise Finding(f"R7: honest nodes are said to have breached custody, at {machine.name}")
         mine = supplied.get(document, [])

@@ -144,6 +144,8 @@ class Machine:
         self.lives = 0
         self.ledger: Ledger | None = None
         self.peering: Peering | None = None
+        self.last_act_ms = 0
+        """When, as it believed, somebody last did something at it."""
         self.asleep_ms = 0
         """How long it has slept: by so much the time that its processes measure is behind."""
         self.slow_ms = 0

@@ -27,7 +27,7 @@ FAULTS = (
     "kill", "power-cut", "kill-in-write", "kill-in-write", "kill-in-recovery", "pause", "backup", "restore", "snapshot", "roll-back", "twin",
     "clock-step", "clock-back", "clock-drift", "clock-right", "disk-full", "disk-room", "flip-at-rest", "truncate",
     "garbage", "garbage", "forged-letter", "forged-live", "forged-here", "stranger", "newer-version",
-    "reset", "suspend", "slow-disk", "io-error", "io-error", "other-key", "wrong-role", "withheld", "withheld", "misplaced", "flood", "lies", "revoke", "recover",
+    "double", "double", "cancelled", "superseded", "edge", "courier", "courier", "reset", "suspend", "slow-disk", "io-error", "io-error", "other-key", "wrong-role", "withheld", "withheld", "misplaced", "flood", "lies", "revoke", "recover",
     "declare", "epoch",
 )  # fmt: skip
 """What goes wrong, and what the agency does about it."""

@@ -44,6 +44,8 @@ class Result(Struct, frozen=True, kw_only=True):
     simulated_ms: int
     seconds: float
     messages: int
+    busiest: int = 0
+    """Messages of the busiest minute."""
     lines: tuple[tuple[int, str, str, str], ...] = ()
 
 
@@ -71,13 +73,13 @@ def run_plan(plan: Plan, *, keep_lines: bool = False) -> Result:
                 machine.stop()
         shutil.rmtree(directory, ignore_errors=True)
     hits, outcomes = (world.hits, world.outcomes) if world is not None else (Counter(), Counter())
-    acted = any(outcomes[f"{kind}: done"] for kind in ("dispense", "part", "emergency", "bearer"))
+    acted = world is not None and world.acknowledged and outcomes["prescribe: done"]
     verdict = "invalid" if finding else "valid" if acted else "unknown"
     return Result(
         seed=plan.seed, verdict=verdict, finding=finding, trace=world.trace if world is not None else "",
         hits=dict(sorted(hits.items())), outcomes=dict(sorted(outcomes.items())),
         simulated_ms=0 if world is None else world.now - EPOCH_MS, seconds=time.perf_counter() - started,
-        messages=0 if world is None else world.network.carried,
+        messages=0 if world is None else world.network.carried, busiest=0 if world is None else world.busiest,
         lines=tuple(world.lines) if keep_lines and world is not None else (),
     )  # fmt: skip
 

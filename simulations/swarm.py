@@ -16,6 +16,7 @@ from pathlib import Path
 
 import structlog
 
+from simulations.coverage import SWARM_MIN, never_hit
 from simulations.plan import decode_plan, draw_plan, encode_plan
 from simulations.run import Result, run_plan
 from simulations.shrink import shrink_plan
@@ -26,7 +27,6 @@ PLANS = Path(__file__).resolve().parent / "plans"
 """What was found once: tried again in every test run."""
 REPEATED = 20
 """One run of so many is made twice and compared."""
-EXPECTED_HITS = 30
 EXIT = {"valid": 0, "invalid": 1, "unknown": 2}
 
 
@@ -140,11 +140,14 @@ def _many(options: argparse.Namespace) -> int:
     hits: Counter[str] = Counter()
     verdicts: Counter[str] = Counter()
     findings: list[tuple[int, str]] = []
-    simulated = 0
+    outcomes: Counter[str] = Counter()
+    simulated = busiest = 0
     ran = 0
     for result in swarm(options.first, options.swarm, options.jobs):
         ran += 1
         hits.update(result.hits)
+        outcomes.update(result.outcomes)
+        busiest = max(busiest, result.busiest)
         verdicts[result.verdict] += 1
         simulated += result.simulated_ms
         if result.finding:
@@ -155,7 +158,7 @@ def _many(options: argparse.Namespace) -> int:
     seconds = time.perf_counter() - started
     value = {
         "seeds": ran, "first": options.first, "verdicts": dict(verdicts), "findings": findings,
-        "hits": dict(sorted(hits.items())), "seconds": round(seconds, 1),
+        "hits": dict(sorted(hits.items())), "outcomes": dict(sorted(outcomes.items())), "busiest_minute": busiest, "seconds": round(seconds, 1),
         "times_real_time": round(simulated / 1000 / seconds),
     }  # fmt: skip
     if options.json:
@@ -168,4 +171,7 @@ def _many(options: argparse.Namespace) -> int:
             + ", ".join(f"{count} {verdict}" for verdict, count in sorted(verdicts.items()))
             + "\n"
         )
-    return EXIT["invalid" if findings else "valid"]
+    missing = never_hit(hits, outcomes) if ran >= SWARM_MIN else []
+    if missing:
+        sys.stderr.write("never exercised: " + ", ".join(missing) + "\n")
+    return EXIT["invalid" if findings else "unknown" if missing or verdicts["unknown"] else "valid"]

@@ -88,6 +88,8 @@ class World:
         self.images: dict[str, Path] = {}
         self.revoked: dict[str, Link] = {}
         """Kind of machine → the entry that revoked it."""
+        self._minute = self._of_minute = self.busiest = 0
+        """Messages delivered in the busiest minute."""
         self.lawless: set[DocumentId] = set()
         """Documents on which somebody acted without right, and nobody was to be told that it was done."""
         self.recovered = False
@@ -220,6 +222,10 @@ class World:
 
     def _deliver(self) -> None:
         envelope = self.network.pop()
+        minute = self.now // 60_000
+        self._of_minute = self._of_minute + 1 if minute == self._minute else 1
+        self._minute = minute
+        self.busiest = max(self.busiest, self._of_minute)
         machine = self.machines.get(envelope.to)
         if machine is None or machine.peering is None:
             return
@@ -317,6 +323,10 @@ class World:
     def acknowledge(self, done: Acknowledged, command: bytes | None = None) -> None:
         """Somebody was told that an act is durable (A1)."""
         self.acknowledged.append(done)
+        machine = self.machines[done.machine]
+        believed = machine.clock.now_ms()
+        self.hits["the clock went back between two acts"] += believed < machine.last_act_ms
+        machine.last_act_ms = believed
         if command is not None:
             self.commands.append((done.machine, command, done))
         self.note(done.link)
