@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
+import msgspec
+
 from ledger import Basis, NodeRole, SeededEntropy
 from ledger.errors import RxLedgerError
 from ledger.events import Dispensed
@@ -176,6 +178,15 @@ def _withheld(world: World, random: Random) -> None:
             if ahead:
                 previous, entry = ahead[-1]
                 before = len(ours.detached_links(district))
+                if entry.sealed:
+                    sealed = entry.sealed[:-1] + bytes([entry.sealed[-1] ^ 1])
+                    forged = Live(LIVE_VERSION, feed, msgspec.structs.replace(entry, sealed=sealed), previous)
+                    where = live(machine.ledger.node.realm.id, district)
+                    world.receive(machine, "hub", where, encode_live(forged))
+                    if machine.up and len(ours.detached_links(district)) > before:
+                        raise Finding(f"A3: {machine.name} holds a forged entry ahead of its feed")
+                    if not machine.up:
+                        return
                 frame = encode_live(Live(LIVE_VERSION, feed, entry, previous))
                 world.receive(machine, "hub", live(machine.ledger.node.realm.id, district), frame)
                 world.hits["B4 entry ahead of what it follows"] += (
