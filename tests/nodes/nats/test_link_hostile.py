@@ -13,7 +13,7 @@ from nodes.nats.transport import INCOMING_BYTES_MAX, OUTGOING_BYTES_MAX
 from tests.lab.hostile import Faults, HostileHub, Rudeness
 from tests.nodes.nats.test_link import Heard, running, until
 
-LEFT = {
+LEFT: dict[Rudeness, str | tuple[str, ...]] = {
     Rudeness.SILENT: "no answer in time",
     Rudeness.NOT_NATS: "the server closed the connection before it said anything",
     Rudeness.LONG_LINE: "what the server sends cannot be used (ValueError)",
@@ -22,7 +22,8 @@ LEFT = {
     Rudeness.ENDLESS: "the server sends a message without an end",
     Rudeness.ENDLESS_LINE: "the server sends a line without an end",
     Rudeness.GARBAGE: "what the server sends is not NATS",
-    Rudeness.NOT_TEXT: "no answer in time",
+    # It ends nats-py's reading: before the connection is up or after, as it happens.
+    Rudeness.NOT_TEXT: ("no answer in time", "the server does not answer"),
     Rudeness.SMALL: "the server takes only messages smaller than 131072 bytes",
     Rudeness.STRANGE_SIZE: "the server takes only messages smaller than 131072 bytes",
 }
