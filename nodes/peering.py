@@ -311,7 +311,6 @@ class Peering:
                 self._rounds.soon(peer, now_ms, self._spread_ms(ROUND_WITHIN_MS))
 
     # --- on request ----
-
     def converse(self, node: NodeId, now_ms: int, budget_bytes: int | None) -> None:
         """Begin a round with a node soon, with so many bytes each way; None: as at other times."""
         peer = self.peers.known(node)
@@ -321,6 +320,7 @@ class Peering:
             return
         peer.budget_bytes = budget_bytes
         if budget_bytes is not None:
+            peer.missed |= peer.busy  # One that is under way would be taken for the one asked for.
             self._rounds.soon(peer, now_ms)
 
     # --- going out ---------------------------------------------------------------------------------------------------
