@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import datetime
@@ -19,13 +19,13 @@ from typing import Any, TypeVar
 import structlog
 
 from ledger import Clock, Coded, Patient, Person, PersonRole, SystemClock
-from ledger.errors import CommandRefused, RxLedgerError, StoreBusy, StoreDamaged, StoreFull
+from ledger.errors import CommandRefused, RxLedgerError, StoreBusy, StoreDamaged
 from ledger.identity import NodeRole
 from ledger.ids import DocumentId, NodeId
 from ledger.keystore import Unlock
 from ledger.retention import drop_retired
 from nodes.acquaintances import PeeringSettings
-from nodes.daemon.config import DaemonConfig, LinkConfig
+from nodes.daemon.config import DaemonConfig, LinkConfig, NightlyConfig
 from nodes.daemon.host import notify, stop_signals, watchdog_s
 from nodes.daemon.metrics import MetricsServer
 from nodes.daemon.night import Night
@@ -33,7 +33,7 @@ from nodes.daemon.pump import Pump
 from nodes.daemon.readiness import SiteLedger
 from nodes.daemon.report import NightReport
 from nodes.daemon.scrub import Scrub
-from nodes.daemon.spool import SpoolReport, spool_of
+from nodes.daemon.spool import Spool, SpoolReport, spool_of
 from nodes.daemon.standing import held_by_peers, peer_statuses
 from nodes.daemon.status import STATUS_METHOD, NodeStatus, PeerStatus, node_status
 from nodes.daemon.window import Opening, WindowMemory, current, following, zone_of
@@ -61,6 +61,8 @@ OPEN_SECONDS = 10.0
 OPEN_PAUSE_SECONDS = 0.02
 LOOK_SECONDS = 1.0
 """Between looks at the clock: it may be set, or the machine may have slept."""
+REFUSED_SECONDS = 10.0
+"""After something was refused, for want of room on the disk above all."""
 CALL_SECONDS = 30.0
 """For a status from another thread: the conversations are in the midst of something long."""
 T = TypeVar("T")
@@ -115,22 +117,25 @@ class Service:
         """Until SIGTERM or SIGINT; with `nightly_only`, until one night's work is done. Returns an exit code.
 
         Raises:
-            StoreFull, StoreDamaged: the node cannot go on.
+            StoreDamaged: the node cannot go on.
         """
         tasks: dict[str, Coroutine[Any, Any, object]] = {
             **{f"link {link.name}": link.run() for link in self._links},
             "conversations": self._pump.run(),
-            "housekeeping": self._housekeeping(),
+            "housekeeping": self._every(
+                HOUSEKEEPING_SECONDS, "housekeeping", lambda: self._in_thread(self._keep)
+            ),
             "watchdog": self._watchdog(),
         }
-        if self._config.spool is not None:
-            tasks["spool"] = self._spooling()
-        night = None
+        config, night = self._config, None
+        if config.spool is not None:
+            spool = spool_of(config.spool, self._ledger)
+            tasks["spool"] = self._every(config.spool.interval_s, "spool", lambda: self._look_at_spool(spool))
         if nightly_only:
             night = "night"
             tasks[night] = self._one_night()
-        elif self._config.nightly is not None:
-            tasks["nights"] = self._nights()
+        elif (nightly := config.nightly) is not None:
+            tasks["nights"] = self._every(LOOK_SECONDS, "night", lambda: self._night_if_due(nightly))
         with ExitStack() as stack, stop_signals(self._loop) as stop:
             stack.callback(self._slow.shutdown)
             stack.callback(self._scrub.close)
@@ -285,18 +290,24 @@ class Service:
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await self._loop.run_in_executor(self._slow, work)
 
-    async def _housekeeping(self) -> None:
-        """Keys of new epochs, the index of what arrived, retention; what a damaged store says ends the daemon."""
+    async def _every(self, seconds: float, what: str, turn: Callable[[], Awaitable[object]]) -> None:
+        """Do something again and again. What is refused, for want of room above all, is tried later; damage ends the daemon.
+
+        With a full disk a node goes on reading and giving, and takes up writing once there is room.
+        """
         while True:
+            pause = seconds
             try:
-                await self._in_thread(self._keep)
-            except (StoreDamaged, StoreFull):
+                await turn()
+            except StoreDamaged:
                 raise
             except RxLedgerError as error:
-                log.warning("housekeeping.refused", code=error.code)
-            await asyncio.sleep(HOUSEKEEPING_SECONDS)
+                log.error("daemon.refused", what=what, code=error.code)
+                pause = max(seconds, REFUSED_SECONDS)
+            await asyncio.sleep(pause)
 
     def _keep(self) -> None:
+        """Keys of new epochs, the index of what arrived, retention."""
         identity = self._ledger.node.identity
         if identity.district and identity.role is not NodeRole.RELAY:
             # After a fork or a restored backup: others can name as holder only a feed that they know.
@@ -308,19 +319,13 @@ class Service:
         if dropped:
             log.info("retention.dropped", documents=dropped)
 
-    async def _spooling(self) -> None:
-        config = self._config.spool
-        assert config is not None
-        spool = spool_of(config, self._ledger)
-        while True:
-            now_ms = self._clock.now_ms()
-            taken = await self._in_thread(lambda: spool.take_in(now_ms))  # noqa: B023 - awaited at once.
-            self._spooled = taken
-            known = await self._pump.call(held_by_peers)
-            await self._in_thread(lambda: spool.write_out(known, now_ms))  # noqa: B023
-            if taken.new_entries:
-                await self._in_thread(self._keep)
-            await asyncio.sleep(config.interval_s)
+    async def _look_at_spool(self, spool: Spool) -> None:
+        now_ms = self._clock.now_ms()
+        taken = self._spooled = await self._in_thread(lambda: spool.take_in(now_ms))
+        known = await self._pump.call(held_by_peers)
+        await self._in_thread(lambda: spool.write_out(known, now_ms))
+        if taken.new_entries:
+            await self._in_thread(self._keep)
 
     async def _watchdog(self) -> None:
         seconds = watchdog_s()
@@ -330,15 +335,9 @@ class Service:
             await self._pump.call(lambda _: None)
             notify("WATCHDOG=1")
 
-    async def _nights(self) -> None:
-        config = self._config.nightly
-        assert config is not None
-        zone = zone_of(config)
-        while True:
-            opening = current(config, self._memory.state, self._clock.now_ms(), zone)
-            if opening is None:
-                await asyncio.sleep(LOOK_SECONDS)
-                continue
+    async def _night_if_due(self, config: NightlyConfig) -> None:
+        opening = current(config, self._memory.state, self._clock.now_ms(), zone_of(config))
+        if opening is not None:
             await self._night(opening)
 
     async def _one_night(self) -> NightReport:
