@@ -265,3 +265,33 @@ def test_what_is_missed_during_a_round_is_asked_for_after_it(pair: Pair) -> None
     pair.net.run_until(lambda: not peer.busy, 10_000)
     assert peer.next_ms is not None
     assert peer.next_ms - pair.clock.time <= 1_000
+
+
+def test_a_round_that_is_asked_for_while_another_is_under_way_is_had_after_it(pair: Pair) -> None:
+    pair.settle()
+    peer = pair.pharmacy.peering.peers.known(pair.prescriber.node)
+    assert peer is not None
+    peer.soon(pair.clock.time)
+    pair.net.run_until(lambda: peer.busy, 5_000)
+    rounds = peer.rounds
+    pair.pharmacy.peering.converse(pair.prescriber.node, pair.clock.time, 1_000_000)
+    pair.net.run_until(lambda: peer.rounds > rounds, 5_000)
+
+
+def test_with_who_is_no_partner_no_rounds_are_kept_up_and_its_signs_move_the_horizon(pair: Pair) -> None:
+    for member in (pair.pharmacy, pair.prescriber):
+        member.peering.peers._choose = lambda _: []  # type: ignore[method-assign]
+    pair.settle()
+    peer = pair.pharmacy.peering.peers.known(pair.prescriber.node)
+    assert peer is not None
+    pair.pharmacy.peering.converse(pair.prescriber.node, pair.clock.time, 1_000_000)
+    pair.net.run_until(lambda: peer.in_step_ms is not None and not peer.busy, 10_000)
+
+    def heard() -> int:
+        store = pair.realm.pharmacy.node.store
+        return next(at for node, _, at in store.horizon() if node == pair.prescriber.node)
+
+    rounds, before = peer.rounds, heard()
+    pair.net.run(600_000)
+    assert peer.rounds == rounds
+    assert heard() - before > 500_000

@@ -26,6 +26,13 @@ def test_what_one_is_about_to_send_is_named_to_the_others_only() -> None:
     assert promises.by_others(OTHER, "SE-C-0380", 1) == {}
 
 
+def test_of_its_own_feed_an_author_is_believed_whatever_others_promise_of_it() -> None:
+    promises = Promises(lambda feed: OTHER if feed == FEED else None)
+    promises.make(ONE, DISTRICT, FEED, FIVE, NINE, 0)
+    assert promises.by_others(OTHER, DISTRICT, 1) == {}
+    assert promises.by_others(NodeId(b"3" * 16), DISTRICT, 1) == {FEED: NINE[0]}
+
+
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [(NINE, FIVE), (NINE, NINE), ((*FIVE, *NINE), NINE), (FIVE, (*FIVE, *NINE)), (FIVE, ())],
