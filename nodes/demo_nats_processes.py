@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from nodes.nats.server import die_with
+from nodes.nats.server import die_with, end_child
 
 __all__ = ["Cable", "DaemonProcess", "Overdue", "stopped_by_signals", "until"]
 
@@ -121,13 +121,8 @@ class DaemonProcess:
 
     def stop(self) -> None:
         """End it in good order. Repeatable."""
-        if self._process is None:
-            return
-        self._process.terminate()
-        try:
-            self._process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.kill()
+        if self._process is not None:
+            end_child(self._process, STOP_SECONDS)
 
     def kill(self) -> None:
         """End it at once (SIGKILL), as a crash or a power cut would. Repeatable."""

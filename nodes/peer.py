@@ -77,9 +77,6 @@ class Timing(Struct, frozen=True, kw_only=True):
     idle_ms: int = IDLE_MS
     give_up_ms: int = 20_000
     budget_bytes: int = BUDGET_BYTES
-    credit_bytes: int = CREDIT_BYTES_MAX
-    """What we let it send in a round."""
-    window_bytes: int | None = None
 
 
 class _Round:
@@ -195,19 +192,18 @@ class Peer:
             self._close(self._round)
         self.missed = False
         self._promises.now_ms = now_ms
-        least = CREDIT_BYTES_MAX if self.budget_bytes is None else self.budget_bytes
+        credit = CREDIT_BYTES_MAX if self.budget_bytes is None else self.budget_bytes
         session = Session(
             self._replica,
-            budget_bytes=min(self.timing.budget_bytes, least),
-            credit_bytes=min(self.timing.credit_bytes, least),
+            budget_bytes=min(self.timing.budget_bytes, credit),
+            credit_bytes=credit,
             turn=self.rounds,
             urgent_ahead=self.timing.thin,
             common=self.districts,
             stamp=self._stamp,
             promises=self._promises,
         )
-        ceiling = WINDOW_BYTES_MIN if self.timing.thin else self.timing.window_bytes
-        window = Window() if ceiling is None else Window(ceiling)
+        window = Window(WINDOW_BYTES_MIN) if self.timing.thin else Window()
         window.size = max(WINDOW_BYTES_MIN, min(self._window_size, window.ceiling))
         self._round = _Round(name, session, window, self._replica.mark(), ours=ours, now_ms=now_ms)
         return self._round
@@ -338,9 +334,9 @@ class Peer:
             self.in_step_ms, self.stamp = now_ms, max(self.stamp, session.peer_stamp)
             self.mark = current.mark
             if self.missed:
-                self._next(now_ms + MISSED_MS)
+                self.next_ms = now_ms + MISSED_MS
             elif self.partner:
-                self._next(now_ms + self._jittered(self.timing.idle_ms))
+                self.next_ms = now_ms + self._jittered(self.timing.idle_ms)
             else:
                 # In a large district everybody would keep up rounds with everybody; its signs say whether one is needed.
                 self.next_ms = None
@@ -350,7 +346,7 @@ class Peer:
         elif current.signed and self._is_silent(current, now_ms):
             self._close(current)
             self._control.clear()
-            self._next(now_ms)
+            self.next_ms = now_ms
         elif self._late(current, now_ms):
             self._close(current)
             if current.ours:
@@ -365,7 +361,7 @@ class Peer:
             pause = min(self.timing.idle_ms, AGAIN_MS << min(self._restless, 16))
             if session.awaited:
                 pause = max(pause, AWAITED_MS)
-            self._next(now_ms + pause)
+            self.next_ms = now_ms + pause
         return False
 
     def _is_said(self, current: _Round) -> bool:
@@ -378,16 +374,13 @@ class Peer:
     def later(self, now_ms: int) -> None:
         """Begin again after a pause that doubles with each failure, jittered over its whole length."""
         pause = min(BACK_OFF_MAX_MS, BACK_OFF_MS << min(self.failures, 10))
-        self._next(now_ms + self._random.randint(BACK_OFF_MS // 2, pause))
+        self.next_ms = now_ms + self._random.randint(BACK_OFF_MS // 2, pause)
 
     def soon(self, now_ms: int, within_ms: int = 0) -> int:
         """Begin a round soon, if none is to begin sooner; returns when."""
         at = now_ms + (self._random.randint(0, within_ms) if within_ms else 0)
         self.next_ms = at if self.next_ms is None else min(self.next_ms, at)
         return self.next_ms
-
-    def _next(self, at: int) -> None:
-        self.next_ms = at
 
     def _jittered(self, ms: int) -> int:
         return ms * self._random.randint(80, 120) // 100

@@ -147,7 +147,7 @@ CANARIES: tuple[Canary, ...] = (
     ),
     Canary(
         name="rounds begun with everybody at every poll", file="nodes/peer.py",
-        before="            self._next(now_ms + self._jittered(self.timing.idle_ms))\n", after="            self._next(now_ms)\n",
+        before="self.next_ms = now_ms + self._jittered(self.timing.idle_ms)", after="self.next_ms = now_ms",
     ),
 )  # fmt: skip
 

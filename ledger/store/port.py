@@ -19,7 +19,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from ledger.feed import Entry, ForkProof, Run, SignedOpening, VerifiedRun
-from ledger.ids import DocumentId, FeedId, Link, NodeId, RealmId
+from ledger.ids import DocumentId, FeedId, Link, NodeId
 
 __all__ = ["Added", "BranchRow", "FeedRow", "Head", "Store", "StoredEntry"]
 
@@ -304,8 +304,3 @@ class Store(Protocol):
         Checks everything else that is stored, too. Signatures are the caller's to check: the store knows no keys.
         """
         ...
-
-
-def realm_of(store: Store) -> RealmId:
-    """The realm noted in a store."""
-    return RealmId(store.get_meta("realm-id") or b"")

@@ -32,7 +32,15 @@ from msgspec import Struct
 
 from ledger.errors import CommandRefused, InvalidInput, NotFound
 
-__all__ = ["LocalServer", "ServerFailed", "check_config", "die_with", "find_server", "free_ports"]
+__all__ = [
+    "LocalServer",
+    "ServerFailed",
+    "check_config",
+    "die_with",
+    "end_child",
+    "find_server",
+    "free_ports",
+]
 
 START_SECONDS = 20.0
 """Usual is 10 ms; 15,000 users need half a second; a loaded machine with a cold disk some more."""
@@ -272,13 +280,8 @@ class LocalServer:
 
     def stop(self) -> None:
         """End it in good order (SIGTERM); kill it if that takes longer than `STOP_SECONDS`. Repeatable."""
-        if self._process is None:
-            return
-        self._process.terminate()
-        try:
-            self._process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.kill()
+        if self._process is not None:
+            end_child(self._process, STOP_SECONDS)
 
     def kill(self) -> None:
         """End it at once (SIGKILL), as a crash would. Repeatable."""
@@ -343,6 +346,16 @@ class LocalServer:
         return ServerFailed(
             f"{self.directory.name}: {what}" + (f"\n{logged}" if logged else ""), advice=advice
         )
+
+
+def end_child(process: subprocess.Popen[bytes], seconds: float) -> None:
+    """End a child in good order (SIGTERM); kill it if that takes longer. Repeatable."""
+    process.terminate()
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def die_with(parent: int) -> Callable[[], None] | None:
