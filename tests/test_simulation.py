@@ -24,6 +24,7 @@ from simulations.swarm import main, swarm
 
 ROOT = Path(__file__).parent.parent
 KEPT = sorted((ROOT / "simulations" / "plans").glob("*.json"))
+assert KEPT, "without a kept plan the test of them tests nothing"
 SEEDS = int(os.environ.get("RXLEDGER_SEEDS", "60"))
 """Runs of one `make test`; a night makes ten thousand (`make sim-night`)."""
 PAGE_BYTES = 512
